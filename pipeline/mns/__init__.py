@@ -1,0 +1,1 @@
+"""The MNS door: everything that speaks to Alibaba Message Service."""

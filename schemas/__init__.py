@@ -1,0 +1,1 @@
+"""The words: Avro contracts and the records they describe. No Beam here."""

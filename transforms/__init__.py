@@ -1,0 +1,1 @@
+"""The workrooms: pure functions, and one thin PTransform around each."""
