@@ -1,0 +1,242 @@
+"""Epochs: one bounded run over what is new, and one atomic commit.
+
+An epoch reads the archive files and send log lines that no epoch has read, plus the open sends, the waiting
+reports, and the written rows of the days that have news. It writes below the staging directory, checks that
+its counts add up, and commits. Killed anywhere before the commit, it never happened; the next start does it
+again and gets the same rows.
+"""
+
+import math
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+from apache_beam.options.pipeline_options import PipelineOptions
+from transforms.archive import ArchiveFile
+from transforms.send_log import SendLogSlice
+
+from pipeline.catalog import Catalog, Commit
+from pipeline.errors import OutputError
+from pipeline.graph import BoundedInput, bounded_graph
+from pipeline.ledger import require_balance
+from transforms import keys, tables
+from transforms.intake import PAST_COLUMNS, Scope
+from transforms.manifest import Manifest, read_manifest
+from transforms.match import Patience
+from transforms.settle import Settling
+
+# A bucket is matched in memory: this many reports with their sends take about 150 MB and 0.3 s.
+_ROWS_PER_BUCKET: Final = 100_000
+# A unit is decoded by one worker at a time; larger ones save files, smaller ones spread the work.
+_MESSAGES_PER_UNIT: Final = 125_000
+# One commit per so many messages: a backlog makes progress that a crash cannot undo.
+_MESSAGES_PER_EPOCH: Final = 2_000_000
+# What a send takes in a file of its kind, roughly; only the number of buckets depends on it.
+_BYTES_PER_SEND: Final = {".jsonl": 250, ".avro": 60, ".parquet": 60}
+_CARRIED: Final = (tables.OPEN_SENDS, tables.WAITING_REPORTS)
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What runs of the bounded graph have in common.
+
+    Attributes:
+        archive: root of the archive.
+        dataset: root of the tables; every worker must be able to write there.
+        patience: how long an open send and a waiting report wait for each other.
+        has_send_log: without one there is nothing to wait for, and reports leave at once.
+        beam_args: flags for Beam, ``--runner`` among them.
+    """
+
+    archive: str
+    dataset: str
+    patience: timedelta
+    has_send_log: bool
+    beam_args: Sequence[str]
+
+    def deadlines(self, as_of: datetime) -> Patience:
+        """The deadlines of a run at ``as_of``."""
+        before_ms = to_ms(as_of - self.patience)
+        return Patience(before_ms if self.has_send_log else to_ms(as_of) + keys.DAY_MS, before_ms)
+
+
+@dataclass(frozen=True)
+class NewInput:
+    """What no epoch has read yet."""
+
+    archive_files: Sequence[ArchiveFile]
+    send_log: Sequence[SendLogSlice]
+
+    @property
+    def messages(self) -> int:
+        """How many messages wait in the archive files."""
+        return sum(file.messages for file in self.archive_files)
+
+
+def epochs_of(new: NewInput) -> Iterator[NewInput]:
+    """Cut a backlog into epochs: the whole send log first, then the messages in the order they landed."""
+    batch: list[ArchiveFile] = []
+    send_log = new.send_log
+    for file in new.archive_files:
+        batch.append(file)
+        if sum(archived.messages for archived in batch) >= _MESSAGES_PER_EPOCH:
+            yield NewInput(batch, send_log)
+            batch, send_log = [], ()
+    if batch or send_log:
+        yield NewInput(batch, send_log)
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """Everything one run of the bounded graph depends on, besides the settings.
+
+    Attributes:
+        new: what to decode.
+        as_of: the moment of the run.
+        carried: files of open sends and waiting reports, as ``(table, path)``.
+        past: current files by table and day; only days with news are opened.
+        days: the Beijing days to recompute; None for everything that is new.
+    """
+
+    new: NewInput
+    as_of: datetime
+    carried: Sequence[tuple[str, str]] = ()
+    past: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    days: range | None = None
+
+
+def run_epoch(
+    catalog: Catalog, settings: JobSettings, new: NewInput, as_of: datetime
+) -> Counter[str]:
+    """Process what is new, and commit.
+
+    Returns:
+        The counts of the epoch.
+
+    Raises:
+        OutputError: the dataset cannot be written; nothing was committed.
+        LedgerError: the counts do not add up; nothing was committed.
+    """
+    carried = [
+        (table.name, path)
+        for table in _CARRIED
+        for paths in catalog.files(table.name).values()
+        for path in paths
+    ]
+    past = {
+        (table, dt): paths for table in PAST_COLUMNS for dt, paths in catalog.files(table).items()
+    }
+    replaced = [(table.name, dt) for table in _CARRIED for dt in catalog.files(table.name)]
+    attempt = uuid.uuid4().hex
+    manifest = run_bounded_graph(
+        catalog.staging(attempt), settings, RunInput(new, as_of, carried, past)
+    )
+    commit = Commit(
+        kind="run",
+        as_of_ms=to_ms(as_of),
+        counts=manifest.counts,
+        added=manifest.files,
+        replaced=replaced,
+        archive_files=manifest.archive_days,
+        send_log={part.path: part.end for part in sorted(new.send_log)},
+    )
+    catalog.commit(commit, attempt)
+    return manifest.counts
+
+
+def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> Manifest:
+    """Run the bounded graph on any runner; what it wrote waits in ``staging``.
+
+    Raises:
+        OutputError: the staging directory cannot be written.
+        LedgerError: the counts do not add up.
+    """
+    spill = os.path.join(staging, "spill")
+    scope = Scope(spill, _bucket_count(given), given.as_of, given.days)
+    settling = Settling(
+        staging=staging,
+        patience=settings.deadlines(given.as_of),
+        enriched_files={
+            dt: paths
+            for (table, dt), paths in given.past.items()
+            if table == tables.ENRICHED_REPORTS.name
+        },
+    )
+    graph_input = BoundedInput(
+        archive=settings.archive,
+        units=list(_units(given.new.archive_files)),
+        send_log=given.new.send_log,
+        carried=given.carried,
+        past=given.past,
+    )
+    try:
+        os.makedirs(spill, exist_ok=True)
+        with beam.Pipeline(options=PipelineOptions(list(settings.beam_args))) as pipeline:
+            bounded_graph(pipeline, graph_input, scope, settling)
+        manifest = read_manifest(staging)
+        shutil.rmtree(spill)
+    except OSError as error:
+        raise OutputError(
+            f"The dataset {settings.dataset} cannot be written ({error.strerror}): free the disk or mend "
+            "its permissions; what was archived is processed at the next start."
+        ) from error
+    require_balance(manifest.counts)
+    return manifest
+
+
+def is_due(catalog: Catalog, settings: JobSettings, as_of: datetime) -> bool:
+    """Tell whether somebody's patience has run out, from the files' statistics alone."""
+    deadlines = settings.deadlines(as_of)
+    return _earliest(
+        catalog, tables.OPEN_SENDS.name, "requested_at"
+    ) < deadlines.sends_before_ms or (
+        _earliest(catalog, tables.WAITING_REPORTS.name, "enqueued_at") < deadlines.reports_before_ms
+    )
+
+
+def _earliest(catalog: Catalog, table: str, column: str) -> float:
+    """The smallest moment of a column, in UTC milliseconds; infinite for an empty table."""
+    earliest = math.inf
+    for paths in catalog.files(table).values():
+        for path in paths:
+            metadata = pq.read_metadata(path)
+            index = metadata.schema.to_arrow_schema().get_field_index(column)
+            for group in range(metadata.num_row_groups):
+                moment = metadata.row_group(group).column(index).statistics.min
+                earliest = min(earliest, to_ms(moment))
+    return earliest
+
+
+def _units(files: Sequence[ArchiveFile]) -> Iterator[list[str]]:
+    unit: list[str] = []
+    messages = 0
+    for file in files:
+        unit.append(file.path)
+        messages += file.messages
+        if messages >= _MESSAGES_PER_UNIT:
+            yield unit
+            unit, messages = [], 0
+    if unit:
+        yield unit
+
+
+def _bucket_count(given: RunInput) -> int:
+    sends = sum(
+        (part.end - part.start) // _BYTES_PER_SEND[os.path.splitext(part.path)[1]]
+        for part in given.new.send_log
+    )
+    waiting = sum(pq.read_metadata(path).num_rows for _, path in given.carried)
+    rows = max(given.new.messages, sends + waiting)
+    return max(1, math.ceil(rows / _ROWS_PER_BUCKET))
+
+
+def to_ms(moment: datetime) -> int:
+    """UTC milliseconds of an aware moment."""
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,48 @@
+"""What can go wrong, as a tree.
+
+SmsReceiptsError
+├── OperatorError          the command stops with exit code 2; its text names the cause and the fix
+│   ├── CredentialsError   Alibaba refused the keys, or none were found
+│   ├── QueueError         the queue does not exist, or these keys may not read it
+│   ├── EndpointError      nobody answers at the address
+│   ├── SendLogError       the send log cannot be read
+│   ├── OutputError        the archive or the dataset cannot be written
+│   └── AlreadyRunningError  another process works on the same dataset
+└── TransientError         worth another try; never reaches the operator on its own
+"""
+
+
+class SmsReceiptsError(Exception):
+    """Raised by this project on purpose; anything else is a bug."""
+
+
+class OperatorError(SmsReceiptsError):
+    """Raised when only the operator can help; the text is one sentence with cause and fix."""
+
+
+class CredentialsError(OperatorError):
+    """Raised when Alibaba refuses the account keys, or when none are configured."""
+
+
+class QueueError(OperatorError):
+    """Raised when the queue does not exist or may not be read with these keys."""
+
+
+class EndpointError(OperatorError):
+    """Raised when an endpoint cannot be reached."""
+
+
+class SendLogError(OperatorError):
+    """Raised when the send log cannot be read."""
+
+
+class OutputError(OperatorError):
+    """Raised when the archive or the dataset cannot be written."""
+
+
+class AlreadyRunningError(OperatorError):
+    """Raised when another process already works on the same dataset."""
+
+
+class TransientError(SmsReceiptsError):
+    """Raised when the same call may succeed a moment later."""

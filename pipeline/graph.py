@@ -1,0 +1,55 @@
+"""The graphs, one screen each: read them as tables of contents."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from transforms.send_log import SendLogSlice
+
+from transforms.intake import DecodeArchive, DecodeSendLog, LoadCarried, LoadPast, Scope
+from transforms.manifest import WriteManifest, counts_note
+from transforms.settle import SettleBuckets, Settling
+
+
+@dataclass(frozen=True)
+class BoundedInput:
+    """What one run of the bounded graph works on.
+
+    Attributes:
+        archive: root of the archive.
+        units: archive files relative to the root, several to a unit of work.
+        send_log: slices of the send log.
+        carried: files of open sends and waiting reports, as ``(table, path)``.
+        past: current files of the dataset by table and day; only days with news are opened.
+    """
+
+    archive: str
+    units: Sequence[Sequence[str]]
+    send_log: Sequence[SendLogSlice]
+    carried: Sequence[tuple[str, str]]
+    past: Mapping[tuple[str, str], Sequence[str]]
+
+
+def bounded_graph(
+    pipeline: beam.Pipeline, given: BoundedInput, scope: Scope, settling: Settling
+) -> None:
+    """Archive files and send log to tables: decode, bring together, match, write, report."""
+    units = pipeline | "ArchiveFiles" >> beam.Create(given.units, reshuffle=True)
+    archived = units | "DecodeArchive" >> DecodeArchive(given.archive, scope)
+
+    parts = pipeline | "SendLogSlices" >> beam.Create(given.send_log, reshuffle=True)
+    logged = parts | "DecodeSendLog" >> DecodeSendLog(scope)
+
+    days = (archived.days, logged.days) | "DaysWithNews" >> beam.Flatten()
+    past = days | "LoadPast" >> LoadPast(given.past, scope)
+
+    files = pipeline | "CarriedFiles" >> beam.Create(given.carried, reshuffle=True)
+    carried = files | "LoadCarried" >> LoadCarried(scope)
+
+    slices = (archived.slices, logged.slices, past, carried) | "Slices" >> beam.Flatten()
+    settled = slices | "SettleBuckets" >> SettleBuckets(settling, scope)
+
+    # A run without any input is a run, too, and its manifest says so.
+    ran = pipeline | "Ran" >> beam.Create([counts_note({})])
+    notes = (ran, archived.notes, logged.notes, settled) | "Notes" >> beam.Flatten()
+    notes | "WriteManifest" >> WriteManifest(settling.staging)

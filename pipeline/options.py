@@ -1,0 +1,195 @@
+"""The command line: flags, what they mean, and the settings that come of them."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import date, datetime, timedelta
+from typing import Final, NoReturn
+
+from pipeline.epochs import JobSettings
+from pipeline.errors import OperatorError
+from pipeline.mns.settings import MnsSettings
+from transforms import keys
+
+_DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
+_DEFAULT_DATASET: Final = ".sms-receipts/dataset"
+_PATIENCE_SECS: Final = 72 * 3600
+# DirectRunner turns into Prism where its binary can be had, with other semantics; see DECISIONS.md.
+_LOCAL_RUNNER: Final = "FnApiRunner"
+_SPELLINGS: Final = {"DirectRunner": _LOCAL_RUNNER, "direct": _LOCAL_RUNNER}
+
+# What the queue flags mean; their defaults are those of MnsSettings.
+_MNS_FLAGS: Final = {
+    "queues": "queues to read, comma separated, as the console names them (required)",
+    "mns_endpoint": "http(s)://host[:port] of the account that owns the queues",
+    "dybaseapi_endpoint": "http(s)://host[:port] of the service that hands out queue tokens",
+    "wait_secs": "how long one receive waits for a message, 0-30",
+    "drain_wait_secs": "the same with --until-empty",
+    "fetchers": "receiving threads per queue; each does 16 messages a round trip",
+    "ack_threads": "threads that acknowledge",
+    "prefetch_messages": "messages received ahead of the archive",
+    "max_bundle_messages": "an archive file closes at this many messages...",
+    "max_bundle_secs": "...or at this age",
+    "visibility_secs": "how long a renewed lease hides its message",
+    "renewal_margin_secs": "a lease is renewed when less than this is left of it",
+    "max_hold_secs": "a message held longer goes back to its queue",
+    "start_tries": "tries before giving up on a service that has never answered",
+}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``sms-receipts run`` was asked to do."""
+
+    mns: MnsSettings
+    job: JobSettings
+    send_log: str | None
+    follow: bool
+    epoch_secs: float
+
+
+@dataclass(frozen=True)
+class BackfillOptions:
+    """What ``sms-receipts backfill`` was asked to do; ``as_of`` None means now."""
+
+    job: JobSettings
+    send_log: str | None
+    days: range
+    as_of: datetime | None
+
+
+def run_options(argv: Sequence[str]) -> RunOptions:
+    """Read the flags of ``run``.
+
+    Raises:
+        OperatorError: a flag is wrong or missing.
+    """
+    parser = _Parser(
+        prog="sms-receipts run",
+        description="Take messages off the queues, archive and acknowledge them, and turn the archive "
+        "into tables. Account keys come from Alibaba's credential chain, e.g. the environment variables "
+        "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET.",
+        epilog="Every other flag is Beam's, e.g. --direct_num_workers.",
+    )
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--until-empty", "--until_empty", action="store_true", help="stop when queues and archive are")
+    mode.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
+    parser.add_argument(
+        "--epoch_secs", type=float, default=10.0, help="with --follow: receive so long, then process"
+    )
+    _add_job_flags(parser)
+    queues = parser.add_argument_group("queues")
+    for setting in fields(MnsSettings):
+        flag = setting.name if setting.name.endswith("_endpoint") else f"mns_{setting.name}"
+        if setting.name == "queues":
+            queues.add_argument("--mns_queues", required=True, help=_MNS_FLAGS["queues"])
+            continue
+        queues.add_argument(
+            f"--{flag}",
+            dest=setting.name,
+            type=type(setting.default),
+            default=setting.default,
+            help=f"{_MNS_FLAGS[setting.name]} (default {setting.default})",
+        )
+    flags, beam_args = parser.parse_known_args(argv)
+    settings = {name: getattr(flags, name) for name in _MNS_FLAGS if name != "queues"}
+    names = tuple(name.strip() for name in flags.mns_queues.split(",") if name.strip())
+    if flags.epoch_secs <= 0:
+        raise OperatorError("--epoch_secs must be more than 0.")
+    try:
+        mns = MnsSettings(queues=names, **settings)
+    except ValueError as error:
+        raise OperatorError(f"{error}.") from None
+    return RunOptions(
+        mns=mns,
+        job=_job_settings(flags, beam_args),
+        send_log=flags.send_log,
+        follow=flags.follow,
+        epoch_secs=flags.epoch_secs,
+    )
+
+
+def backfill_options(argv: Sequence[str]) -> BackfillOptions:
+    """Read the flags of ``backfill``.
+
+    Raises:
+        OperatorError: a flag is wrong or missing.
+    """
+    parser = _Parser(
+        prog="sms-receipts backfill",
+        description="Recompute days from the archive and the send log, and replace their partitions.",
+        epilog="Every other flag is Beam's: --runner=FlinkRunner --flink_master=host:8081, say.",
+    )
+    parser.add_argument("--from", dest="first", required=True, help="first Beijing day, YYYY-MM-DD")
+    parser.add_argument("--to", dest="last", required=True, help="last Beijing day, YYYY-MM-DD")
+    parser.add_argument(
+        "--as_of", help="measure patience against this moment (ISO 8601 with offset; default now)"
+    )
+    _add_job_flags(parser)
+    flags, beam_args = parser.parse_known_args(argv)
+    first, last = _day("--from", flags.first), _day("--to", flags.last)
+    if last < first:
+        raise OperatorError("--to is before --from: swap them.")
+    return BackfillOptions(
+        job=_job_settings(flags, beam_args),
+        send_log=flags.send_log,
+        days=range(first, last + 1),
+        as_of=_moment("--as_of", flags.as_of) if flags.as_of else None,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses wrong flags as every operator error is refused: one sentence, exit code 2."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        # Abbreviated flags would swallow those that are meant for Beam.
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise OperatorError(f"{message}; {self.prog} --help explains the flags.")
+
+
+def _add_job_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--archive", default=_DEFAULT_ARCHIVE, help="raw messages (default %(default)s)")
+    parser.add_argument("--dataset", default=_DEFAULT_DATASET, help="tables (default %(default)s)")
+    parser.add_argument("--send_log", help="glob of the send log: .jsonl, .avro or .parquet files")
+    parser.add_argument(
+        "--join_patience_secs",
+        type=int,
+        default=_PATIENCE_SECS,
+        help="how long sends and reports wait for each other (default %(default)s, three days)",
+    )
+    parser.add_argument(
+        "--runner",
+        default=_LOCAL_RUNNER,
+        help="Beam runner of the bounded graph (default %(default)s; DirectRunner means the same)",
+    )
+
+
+def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSettings:
+    if flags.join_patience_secs < 0:
+        raise OperatorError("--join_patience_secs must not be negative.")
+    return JobSettings(
+        archive=flags.archive,
+        dataset=flags.dataset,
+        patience=timedelta(seconds=flags.join_patience_secs),
+        has_send_log=flags.send_log is not None,
+        beam_args=[f"--runner={_SPELLINGS.get(flags.runner, flags.runner)}", *beam_args],
+    )
+
+
+def _day(flag: str, text: str) -> int:
+    try:
+        return keys.day_number(date.fromisoformat(text).isoformat())
+    except ValueError:
+        raise OperatorError(f"{flag} must be a day, as 2026-11-01 is.") from None
+
+
+def _moment(flag: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise OperatorError(f"{flag} must be a moment with its offset, as 2026-11-01T08:00:00+08:00 is.")
+    return moment

@@ -1,0 +1,135 @@
+"""The end of the bounded graph: a bucket at a time, match what is known and write what leaves."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+from apache_beam.pvalue import PCollection
+from typing_extensions import override
+
+from transforms import keys, tables
+from transforms.enrich import (
+    ENRICHED_SCHEMA,
+    REPORT_SCHEMA,
+    SEND_SCHEMA,
+    SETTLED_SCHEMA,
+    UNREPORTED_SCHEMA,
+    Facts,
+    enrich,
+)
+from transforms.intake import Kind, Scope
+from transforms.manifest import Note, counts_note, file_note
+from transforms.match import Patience
+from transforms.shuffle import Slice, read_slices
+from transforms.tables import Table, WrittenFile, distinct_days, write_table
+
+_ID_SCHEMA = pa.schema([pa.field("message_id", pa.string(), nullable=False)])
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How a bucket is settled.
+
+    Attributes:
+        staging: directory of the attempt.
+        patience: the deadlines.
+        enriched_files: the current files of ``enriched_reports`` by day, for rows that change.
+    """
+
+    staging: str
+    patience: Patience
+    enriched_files: Mapping[str, Sequence[str]]
+
+
+class SettleBuckets(beam.PTransform[PCollection[tuple[int, Slice]], PCollection[Note]]):
+    """Match and write all that was brought together; the output is notes for the manifest."""
+
+    def __init__(self, settling: Settling, scope: Scope) -> None:
+        super().__init__()
+        self._settling = settling
+        self._scope = scope
+
+    @override
+    def expand(self, slices: PCollection[tuple[int, Slice]]) -> PCollection[Note]:
+        notes: PCollection[Note] = (
+            slices
+            | "GroupByBucket" >> beam.GroupByKey()
+            | "MatchAndWrite" >> beam.FlatMap(_settle, self._settling, self._scope)
+        )
+        return notes
+
+
+def _settle(
+    element: tuple[int, Iterable[Slice]], settling: Settling, scope: Scope
+) -> Iterator[Note]:
+    _, grouped = element
+    slices = [Slice(*part) for part in grouped]
+    counts: Counter[str] = Counter()
+    for file in _settled_files(slices, settling, scope, counts):
+        yield file_note(file)
+    yield counts_note(counts)
+
+
+def _settled_files(
+    slices: Sequence[Slice], settling: Settling, scope: Scope, counts: Counter[str]
+) -> Iterator[WrittenFile]:
+    settled = read_slices(slices, tables.ENRICHED_REPORTS.name, SETTLED_SCHEMA)
+    facts = Facts(
+        reports=read_slices(slices, Kind.REPORTS, REPORT_SCHEMA),
+        waiting=read_slices(slices, tables.WAITING_REPORTS.name, REPORT_SCHEMA),
+        sends=read_slices(slices, Kind.SENDS, SEND_SCHEMA),
+        open_sends=read_slices(slices, tables.OPEN_SENDS.name, SEND_SCHEMA),
+        unreported=read_slices(slices, tables.UNREPORTED_SENDS.name, UNREPORTED_SCHEMA),
+        settled=settled,
+    )
+
+    def fetch_rows(event_ids: Sequence[str]) -> pa.Table:
+        days = map(keys.day_name, distinct_days(settled, tables.ENRICHED_REPORTS.day_column))
+        paths = [path for day in days for path in settling.enriched_files.get(day, ())]
+        return pyarrow.dataset.dataset(paths, schema=ENRICHED_SCHEMA).to_table(
+            filter=pc.field("event_id").isin(event_ids)
+        )
+
+    enriched = enrich(facts, settling.patience, fetch_rows)
+    inbound = _unseen(slices, Kind.INBOUND, tables.INBOUND_SMS, counts)
+    failed = _unseen(slices, Kind.FAILED, tables.FAILED_EVENTS, counts)
+    counts.update(enriched.counts)
+    outputs = (
+        (tables.ENRICHED_REPORTS, enriched.rows),
+        (tables.WAITING_REPORTS, enriched.waiting),
+        (tables.OPEN_SENDS, enriched.open_sends),
+        (tables.UNREPORTED_SENDS, enriched.unreported),
+        (tables.INBOUND_SMS, inbound),
+        (tables.FAILED_EVENTS, failed),
+        (tables.FAILED_SENDS, read_slices(slices, Kind.FAILED_SENDS, tables.FAILED_SENDS.schema)),
+    )
+    for table, rows in outputs:
+        written = list(write_table(table, rows, settling.staging, scope.days))
+        counts[f"rows/{table.name}"] = sum(file.rows for file in written)
+        counts[f"other_days/{table.name}"] = rows.num_rows - counts[f"rows/{table.name}"]
+        yield from written
+
+
+def _unseen(slices: Sequence[Slice], kind: str, table: Table, counts: Counter[str]) -> pa.Table:
+    """The rows of messages that were not seen before, each once.
+
+    A message may hold several records (an HTTP-push array), so what repeats a message is told by the
+    records and not by the message id alone; a redelivered message has the same records in it.
+    """
+    rows = read_slices(slices, kind, table.schema)
+    seen = read_slices(slices, table.name, _ID_SCHEMA)
+    is_new = pc.invert(pc.is_in(rows.column("message_id"), value_set=seen.column("message_id")))
+    unseen = rows.filter(is_new)
+    comparable = [field.name for field in table.schema if not pa.types.is_map(field.type)]
+    first = (
+        unseen.select(comparable)
+        .append_column("row", pa.array(range(unseen.num_rows), type=pa.int64()))
+        .group_by(comparable, use_threads=False)
+        .aggregate([("row", "min")])
+    )
+    counts[f"duplicate_{kind}"] += rows.num_rows - first.num_rows
+    return unseen.take(first.column("row_min"))

@@ -1,0 +1,117 @@
+"""The tables: which day a row belongs to, and how it is written.
+
+Every table is a Parquet dataset, partitioned by Beijing day (``dt=YYYY-MM-DD``). Files are written below a
+staging directory and become part of the dataset only when the catalog says so.
+"""
+
+import os
+import uuid
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.contracts import contract
+from transforms import keys
+
+
+class Table(NamedTuple):
+    """A table of the dataset: its name, its contract, and the column whose Beijing day partitions it."""
+
+    name: str
+    contract: str
+    day_column: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the table."""
+        return contract(self.contract).arrow
+
+
+ENRICHED_REPORTS: Final = Table("enriched_reports", "enriched_report", "send_time")
+INBOUND_SMS: Final = Table("inbound_sms", "inbound_sms", "send_time")
+UNREPORTED_SENDS: Final = Table("unreported_sends", "unreported_send", "requested_at")
+FAILED_EVENTS: Final = Table("failed_events", "failed_event", "enqueued_at")
+# Failed send log entries have no place in a queue, hence no day but the one they were read on.
+FAILED_SENDS: Final = Table("failed_sends", "failed_event", "failed_at")
+OPEN_SENDS: Final = Table("open_sends", "send_log_entry", "requested_at")
+WAITING_REPORTS: Final = Table("waiting_reports", "delivery_report", "send_time")
+
+TABLES: Final = (
+    ENRICHED_REPORTS,
+    INBOUND_SMS,
+    UNREPORTED_SENDS,
+    FAILED_EVENTS,
+    FAILED_SENDS,
+    OPEN_SENDS,
+    WAITING_REPORTS,
+)
+
+# A dictionary pays where values repeat; for ids it costs time and space.
+_DICTIONARY_COLUMNS: Final = frozenset(
+    {
+        "match", "origin", "success", "err_code", "err_msg", "sms_size", "revision", "sign_name",
+        "template_code", "sms_up_extend_code", "campaign", "dest_code", "stage", "reason", "detail",
+        "schema_name", "schema_fingerprint", "queue_name", "message_type", "pipeline_version",
+    }
+)  # fmt: skip
+
+
+class WrittenFile(NamedTuple):
+    """A Parquet file that waits in the staging directory; ``path`` is relative to the dataset."""
+
+    table: str
+    dt: str
+    path: str
+    rows: int
+    size: int
+
+
+def write_table(
+    table: Table, rows: pa.Table, staging: str, days: Collection[int] | None = None
+) -> Iterator[WrittenFile]:
+    """Write rows to one synced Parquet file per Beijing day.
+
+    Args:
+        table: where the rows belong.
+        rows: any number of rows of ``table.schema``, of any days.
+        staging: the directory that stands for the dataset until the files are committed.
+        days: leave out the rows of all other days; None keeps every row.
+    """
+    if not rows.num_rows:
+        return
+    row_days = keys.beijing_days(keys.milliseconds(rows.column(table.day_column).combine_chunks()))
+    for day in np.unique(row_days).tolist():
+        if days is not None and day not in days:
+            continue
+        of_day = rows.filter(pa.array(row_days == day)) if len(rows) else rows
+        yield _write_file(table, keys.day_name(day), of_day, staging)
+
+
+def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
+    """Tell the Beijing days that occur in a timestamp column, ascending; nulls have none."""
+    present = pc.drop_null(rows.column(column))
+    if not len(present):
+        return []
+    if isinstance(present, pa.ChunkedArray):
+        present = present.combine_chunks()
+    return [int(day) for day in np.unique(keys.beijing_days(keys.milliseconds(present)))]
+
+
+def _write_file(table: Table, dt: str, rows: pa.Table, staging: str) -> WrittenFile:
+    path = os.path.join(table.name, f"dt={dt}", f"{uuid.uuid4().hex}.parquet")
+    target = os.path.join(staging, path)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with open(target, "wb") as file:
+        pq.write_table(
+            rows,
+            file,
+            compression="zstd",
+            use_dictionary=[name for name in rows.schema.names if name in _DICTIONARY_COLUMNS],
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    return WrittenFile(table.name, dt, path, rows.num_rows, os.path.getsize(target))
