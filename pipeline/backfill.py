@@ -1,15 +1,16 @@
 """Backfill: recompute a range of days from the archive and the send log, and put it in place at once."""
 
+import os
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
-
-from transforms.archive import ArchiveFile, list_archive
-from transforms.send_log import SendLogSlice
 
 from pipeline.catalog import Catalog, Commit
 from pipeline.epochs import JobSettings, NewInput, RunInput, run_bounded_graph, to_ms
+from pipeline.send_log_slices import send_log_slices
 from transforms import keys, tables
+from transforms.archive import ArchiveFile, list_archive
 
 # Failed send log entries belong to the day on which they were read, not to one that can be recomputed.
 _RECOMPUTED = tuple(table for table in tables.TABLES if table != tables.FAILED_SENDS)
@@ -18,9 +19,9 @@ _RECOMPUTED = tuple(table for table in tables.TABLES if table != tables.FAILED_S
 def backfill(
     catalog: Catalog,
     settings: JobSettings,
-    send_log: list[SendLogSlice],
     days: range,
     as_of: datetime,
+    say: Callable[[str], None],
 ) -> Counter[str]:
     """Replace the partitions of ``days`` (Beijing days, numbers) by what archive and send log say.
 
@@ -34,7 +35,16 @@ def backfill(
         OutputError: the dataset cannot be written; it is as it was.
         LedgerError: the counts do not add up; the dataset is as it was.
     """
-    files = archive_files_of(list_archive(settings.archive), catalog.archive_days(), days)
+    known_days = {
+        os.path.join(settings.archive, path): of_file
+        for path, of_file in catalog.archive_days().items()
+    }
+    files = archive_files_of(list_archive(settings.archive), known_days, days)
+    send_log = send_log_slices(settings.send_log, {}) if settings.send_log else []
+    say(
+        f"backfill: {keys.day_name(days[0])} to {keys.day_name(days[-1])} from {len(files):,} archive files "
+        f"and {len(send_log):,} slices of the send log"
+    )
     attempt = uuid.uuid4().hex
     manifest = run_bounded_graph(
         catalog.staging(attempt),

@@ -19,17 +19,18 @@ from typing import Final
 import apache_beam as beam
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
-from transforms.archive import ArchiveFile
-from transforms.send_log import SendLogSlice
 
 from pipeline.catalog import Catalog, Commit
 from pipeline.errors import OutputError
 from pipeline.graph import BoundedInput, bounded_graph
-from pipeline.ledger import require_balance
+from pipeline.ledger import LedgerError, require_balance
+from pipeline.send_log_slices import send_log_slices
 from transforms import keys, tables
+from transforms.archive import ArchiveFile, list_archive
 from transforms.intake import PAST_COLUMNS, Scope
 from transforms.manifest import Manifest, read_manifest
 from transforms.match import Patience
+from transforms.send_log import SendLogSlice
 from transforms.settle import Settling
 
 # A bucket is matched in memory: this many reports with their sends take about 150 MB and 0.3 s.
@@ -51,20 +52,21 @@ class JobSettings:
         archive: root of the archive.
         dataset: root of the tables; every worker must be able to write there.
         patience: how long an open send and a waiting report wait for each other.
-        has_send_log: without one there is nothing to wait for, and reports leave at once.
+        send_log: glob of the send log's files. Without one there is nothing to wait for: reports leave
+            at once.
         beam_args: flags for Beam, ``--runner`` among them.
     """
 
     archive: str
     dataset: str
     patience: timedelta
-    has_send_log: bool
+    send_log: str | None
     beam_args: Sequence[str]
 
     def deadlines(self, as_of: datetime) -> Patience:
         """The deadlines of a run at ``as_of``."""
         before_ms = to_ms(as_of - self.patience)
-        return Patience(before_ms if self.has_send_log else to_ms(as_of) + keys.DAY_MS, before_ms)
+        return Patience(before_ms if self.send_log else to_ms(as_of) + keys.DAY_MS, before_ms)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class NewInput:
     archive_files: Sequence[ArchiveFile]
     send_log: Sequence[SendLogSlice]
 
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.archive_files or self.send_log)
+
     @property
     def messages(self) -> int:
         """How many messages wait in the archive files."""
@@ -81,7 +87,7 @@ class NewInput:
 
 
 def epochs_of(new: NewInput) -> Iterator[NewInput]:
-    """Cut a backlog into epochs: the whole send log first, then the messages in the order they landed."""
+    """Cut a backlog into epochs, one at least: all sends first, then messages in the order they landed."""
     batch: list[ArchiveFile] = []
     send_log = new.send_log
     for file in new.archive_files:
@@ -89,7 +95,7 @@ def epochs_of(new: NewInput) -> Iterator[NewInput]:
         if sum(archived.messages for archived in batch) >= _MESSAGES_PER_EPOCH:
             yield NewInput(batch, send_log)
             batch, send_log = [], ()
-    if batch or send_log:
+    if batch or send_log or not new:
         yield NewInput(batch, send_log)
 
 
@@ -110,6 +116,22 @@ class RunInput:
     carried: Sequence[tuple[str, str]] = ()
     past: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     days: range | None = None
+
+
+def find_new_input(catalog: Catalog, settings: JobSettings) -> NewInput:
+    """Look for archive files and send log lines that no epoch has read.
+
+    Raises:
+        SendLogError: the send log cannot be read.
+    """
+    archived = {
+        os.path.relpath(file.path, settings.archive): file
+        for file in list_archive(settings.archive)
+    }
+    send_log = (
+        send_log_slices(settings.send_log, catalog.send_log_consumed()) if settings.send_log else []
+    )
+    return NewInput([archived[path] for path in catalog.unconsumed(archived)], send_log)
 
 
 def run_epoch(
@@ -144,7 +166,10 @@ def run_epoch(
         counts=manifest.counts,
         added=manifest.files,
         replaced=replaced,
-        archive_files=manifest.archive_days,
+        archive_files={
+            os.path.relpath(path, settings.archive): days
+            for path, days in manifest.archive_days.items()
+        },
         send_log={part.path: part.end for part in sorted(new.send_log)},
     )
     catalog.commit(commit, attempt)
@@ -170,7 +195,6 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
         },
     )
     graph_input = BoundedInput(
-        archive=settings.archive,
         units=list(_units(given.new.archive_files)),
         send_log=given.new.send_log,
         carried=given.carried,
@@ -188,6 +212,11 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
             "its permissions; what was archived is processed at the next start."
         ) from error
     require_balance(manifest.counts)
+    if manifest.counts["messages"] != given.new.messages:
+        raise LedgerError(
+            f"The archive files' names promise {given.new.messages} messages, but they hold "
+            f"{manifest.counts['messages']}. Nothing was committed; restore the damaged file."
+        )
     return manifest
 
 
@@ -232,7 +261,7 @@ def _bucket_count(given: RunInput) -> int:
         (part.end - part.start) // _BYTES_PER_SEND[os.path.splitext(part.path)[1]]
         for part in given.new.send_log
     )
-    waiting = sum(pq.read_metadata(path).num_rows for _, path in given.carried)
+    waiting: int = sum(pq.read_metadata(path).num_rows for _, path in given.carried)
     rows = max(given.new.messages, sends + waiting)
     return max(1, math.ceil(rows / _ROWS_PER_BUCKET))
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
-from transforms.send_log import SendLogSlice
 
 from transforms.intake import DecodeArchive, DecodeSendLog, LoadCarried, LoadPast, Scope
 from transforms.manifest import WriteManifest, counts_note
+from transforms.send_log import SendLogSlice
 from transforms.settle import SettleBuckets, Settling
 
 
@@ -16,14 +16,12 @@ class BoundedInput:
     """What one run of the bounded graph works on.
 
     Attributes:
-        archive: root of the archive.
-        units: archive files relative to the root, several to a unit of work.
+        units: archive files, several to a unit of work.
         send_log: slices of the send log.
         carried: files of open sends and waiting reports, as ``(table, path)``.
         past: current files of the dataset by table and day; only days with news are opened.
     """
 
-    archive: str
     units: Sequence[Sequence[str]]
     send_log: Sequence[SendLogSlice]
     carried: Sequence[tuple[str, str]]
@@ -35,7 +33,7 @@ def bounded_graph(
 ) -> None:
     """Archive files and send log to tables: decode, bring together, match, write, report."""
     units = pipeline | "ArchiveFiles" >> beam.Create(given.units, reshuffle=True)
-    archived = units | "DecodeArchive" >> DecodeArchive(given.archive, scope)
+    archived = units | "DecodeArchive" >> DecodeArchive(scope)
 
     parts = pipeline | "SendLogSlices" >> beam.Create(given.send_log, reshuffle=True)
     logged = parts | "DecodeSendLog" >> DecodeSendLog(scope)

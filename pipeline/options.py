@@ -1,6 +1,7 @@
 """The command line: flags, what they mean, and the settings that come of them."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
@@ -43,7 +44,6 @@ class RunOptions:
 
     mns: MnsSettings
     job: JobSettings
-    send_log: str | None
     follow: bool
     epoch_secs: float
 
@@ -53,7 +53,6 @@ class BackfillOptions:
     """What ``sms-receipts backfill`` was asked to do; ``as_of`` None means now."""
 
     job: JobSettings
-    send_log: str | None
     days: range
     as_of: datetime | None
 
@@ -72,10 +71,18 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         epilog="Every other flag is Beam's, e.g. --direct_num_workers.",
     )
     mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--until-empty", "--until_empty", action="store_true", help="stop when queues and archive are")
+    mode.add_argument(
+        "--until-empty",
+        "--until_empty",
+        action="store_true",
+        help="stop when queues and archive are",
+    )
     mode.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
     parser.add_argument(
-        "--epoch_secs", type=float, default=10.0, help="with --follow: receive so long, then process"
+        "--epoch_secs",
+        type=float,
+        default=10.0,
+        help="with --follow: receive so long, then process",
     )
     _add_job_flags(parser)
     queues = parser.add_argument_group("queues")
@@ -103,7 +110,6 @@ def run_options(argv: Sequence[str]) -> RunOptions:
     return RunOptions(
         mns=mns,
         job=_job_settings(flags, beam_args),
-        send_log=flags.send_log,
         follow=flags.follow,
         epoch_secs=flags.epoch_secs,
     )
@@ -132,7 +138,6 @@ def backfill_options(argv: Sequence[str]) -> BackfillOptions:
         raise OperatorError("--to is before --from: swap them.")
     return BackfillOptions(
         job=_job_settings(flags, beam_args),
-        send_log=flags.send_log,
         days=range(first, last + 1),
         as_of=_moment("--as_of", flags.as_of) if flags.as_of else None,
     )
@@ -150,7 +155,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_job_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--archive", default=_DEFAULT_ARCHIVE, help="raw messages (default %(default)s)")
+    parser.add_argument(
+        "--archive", default=_DEFAULT_ARCHIVE, help="raw messages (default %(default)s)"
+    )
     parser.add_argument("--dataset", default=_DEFAULT_DATASET, help="tables (default %(default)s)")
     parser.add_argument("--send_log", help="glob of the send log: .jsonl, .avro or .parquet files")
     parser.add_argument(
@@ -170,10 +177,10 @@ def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSet
     if flags.join_patience_secs < 0:
         raise OperatorError("--join_patience_secs must not be negative.")
     return JobSettings(
-        archive=flags.archive,
-        dataset=flags.dataset,
+        archive=os.path.abspath(flags.archive),
+        dataset=os.path.abspath(flags.dataset),
         patience=timedelta(seconds=flags.join_patience_secs),
-        has_send_log=flags.send_log is not None,
+        send_log=flags.send_log,
         beam_args=[f"--runner={_SPELLINGS.get(flags.runner, flags.runner)}", *beam_args],
     )
 
@@ -191,5 +198,7 @@ def _moment(flag: str, text: str) -> datetime:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise OperatorError(f"{flag} must be a moment with its offset, as 2026-11-01T08:00:00+08:00 is.")
+        raise OperatorError(
+            f"{flag} must be a moment with its offset, as 2026-11-01T08:00:00+08:00 is."
+        )
     return moment

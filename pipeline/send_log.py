@@ -29,7 +29,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 _SUFFIX: Final = ".jsonl"
 # Phone numbers are personal data: nobody but the owner and the group may read the log.
@@ -178,7 +178,7 @@ def _texts(entry: Mapping[str, object]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for field in (*_REQUIRED_TEXTS, *_OPTIONAL_TEXTS):
         value = entry.get(field)
-        if isinstance(value, str) and (value or field in _OPTIONAL_TEXTS):
+        if _is_text(value) and (value or field in _OPTIONAL_TEXTS):
             texts[field] = value
         elif field in _REQUIRED_TEXTS:
             raise ValueError(f"{field} must be text that is not empty")
@@ -189,9 +189,16 @@ def _texts(entry: Mapping[str, object]) -> dict[str, str]:
     return texts
 
 
+def _is_text(value: object) -> TypeGuard[str]:
+    """Tell text that can be stored; a NUL character cannot."""
+    return isinstance(value, str) and "\x00" not in value
+
+
 def _utc(requested_at: object) -> datetime:
     if not isinstance(requested_at, datetime) or requested_at.utcoffset() is None:
         raise ValueError("requested_at must be an aware datetime, as datetime.now(timezone.utc) is")
+    if not 1970 < requested_at.year < datetime.max.year:
+        raise ValueError("requested_at must be a time of this age")
     return requested_at.astimezone(timezone.utc)
 
 
@@ -200,7 +207,7 @@ def _tags(tags: object) -> dict[str, str]:
         return {}
     if not isinstance(tags, Mapping):
         raise ValueError("tags must map text to text")  # noqa: TRY004 -- one error to catch
-    if not all(isinstance(text, str) for pair in tags.items() for text in pair):
+    if not all(_is_text(text) for pair in tags.items() for text in pair):
         raise ValueError("tags must map text to text")
     return dict(tags)
 

@@ -137,8 +137,7 @@ class _Bucket:
         self._requested_at_ms = keys.milliseconds(_column(self._sends, "requested_at"))
 
         # Positions of what was decided; the slow path appends to the lists.
-        self._matched: list[tuple[Positions, Positions]] = []
-        self._orphans: list[Positions] = []
+        self._leaving: list[_Leaving] = []
         self._waiting: list[Positions] = []
         self._open: list[Positions] = []
         self._unreported: list[Positions] = []
@@ -176,7 +175,9 @@ class _Bucket:
         report_side, send_side = order[pair_starts], order[pair_starts + 1] - report_count
         equal = self._same_keys(report_side, send_side)
         pairs[np.flatnonzero(pairs)[~equal]] = False
-        self._matched.append((report_side[equal], send_side[equal]))
+        self._leaving.append(_leaving(report_side[equal], send_side[equal]))
+        self._counts["matched_reports"] += int(equal.sum())
+        self._counts["matched_sends"] += int(equal.sum())
 
         lone_reports = (reports == 1) & (sends == 0) & (settled == 0)
         self._place_lone_reports(order[starts[lone_reports]])
@@ -199,7 +200,9 @@ class _Bucket:
     def _place_lone_reports(self, positions: Positions) -> None:
         leaves = self._enqueued_at_ms[positions] < self._patience.reports_before_ms
         leaves |= self._ambiguous[positions]
-        self._orphans.append(positions[leaves])
+        orphans = positions[leaves]
+        self._leaving.append(_leaving(orphans, np.full(len(orphans), _NO_SEND)))
+        self._counts["orphan_reports"] += len(orphans)
         self._waiting.append(positions[~leaves])
 
     def _place_lone_sends(self, positions: Positions) -> None:
@@ -299,7 +302,7 @@ class _Bucket:
             self._counts["matched_sends"] += 1
         self._follow_lone_send(verdict, sends)
         for row in verdict.rows:
-            self._revise(key, row, standing)
+            self._write(key, row, standing)
 
     def _follow_lone_send(self, verdict: Verdict, sends: Sequence[Send]) -> None:
         send = verdict.open_send or verdict.unreported
@@ -313,6 +316,23 @@ class _Bucket:
         else:
             target = self._open if verdict.unreported is None else self._unreported
             target.append(_positions([send]))
+
+    def _write(self, key: Key, row: Row, standing: Sequence[Mapping[str, Any]]) -> None:
+        """Let one row leave; what was written before is needed only if it still has a say."""
+        report = row.report
+        is_matched = row.send is not None or any(old["match"] == "matched" for old in standing)
+        if isinstance(report, Settled):
+            self._counts["revised_rows"] += 1
+        else:
+            self._counts["matched_reports" if is_matched else "orphan_reports"] += 1
+            self._counts["corrections"] += row.revision > 1
+            if row.send is not None or not is_matched:
+                send_position = _NO_SEND if row.send is None else row.send.position
+                self._leaving.append(
+                    _leaving(_position(report.position), _position(send_position), row.revision)
+                )
+                return
+        self._revise(key, row, standing)
 
     def _revise(self, key: Key, row: Row, standing: Sequence[Mapping[str, Any]]) -> None:
         """Build one row by hand: the report's side, then the send's."""
@@ -330,11 +350,6 @@ class _Bucket:
         record["match"] = "orphan" if send_side is None else "matched"
         record["revision"] = row.revision
         self._revised.append(record)
-        if isinstance(report, Settled):
-            self._counts["revised_rows"] += 1
-        else:
-            self._counts["matched_reports" if send_side is not None else "orphan_reports"] += 1
-            self._counts["corrections"] += row.revision > 1
 
     def _send_side(
         self, send: Send | None, standing: Sequence[Mapping[str, Any]]
@@ -348,13 +363,7 @@ class _Bucket:
     # -- the end ------------------------------------------------------------------------------------
 
     def _gathered(self) -> Enriched:
-        report_side = np.concatenate([pair[0] for pair in self._matched] or [_NONE])
-        send_side = np.concatenate([pair[1] for pair in self._matched] or [_NONE])
-        orphans = np.concatenate([*self._orphans, _NONE])
-        plain = self._plain_rows(
-            np.concatenate([report_side, orphans]),
-            np.concatenate([send_side, np.full(len(orphans), -1, dtype=np.int64)]),
-        )
+        plain = self._plain_rows(_concatenated(self._leaving))
         revised = _with_latencies(pa.Table.from_pylist(self._revised, schema=ENRICHED_SCHEMA))
         waiting = self._reports.take(pa.array(np.concatenate([*self._waiting, _NONE])))
         open_sends = self._sends.take(pa.array(np.concatenate([*self._open, _NONE])))
@@ -363,12 +372,9 @@ class _Bucket:
             reports_to_match=self._facts.reports.num_rows,
             waiting_before=self._facts.waiting.num_rows,
             waiting_after=waiting.num_rows,
-            matched_reports=len(report_side),
-            orphan_reports=len(orphans),
             sends_to_match=self._facts.sends.num_rows,
             open_before=self._facts.open_sends.num_rows,
             unreported_before=self._facts.unreported.num_rows,
-            matched_sends=len(send_side),
             open_after=open_sends.num_rows,
             unreported_new=unreported.num_rows,
         )
@@ -380,26 +386,44 @@ class _Bucket:
             counts=self._counts,
         )
 
-    def _plain_rows(self, report_side: Positions, send_side: Positions) -> pa.Table:
-        """Put the columns of reports and sends side by side; position -1 means no send."""
-        reports = self._reports.take(pa.array(report_side))
-        has_send = send_side >= 0
-        sends = self._sends.take(pa.array(send_side, mask=~has_send))
+    def _plain_rows(self, leaving: "_Leaving") -> pa.Table:
+        """Put the columns of reports and sends side by side."""
+        reports = self._reports.take(pa.array(leaving.reports))
+        has_send = leaving.sends != _NO_SEND
+        sends = self._sends.take(pa.array(leaving.sends, mask=~has_send))
         columns = {name: _column(reports, name) for name in REPORT_SCHEMA.names}
         columns |= {name: _column(sends, name) for name in SEND_SIDE}
         columns["tags"] = _empty_where_null(columns["tags"], ENRICHED_SCHEMA.field("tags").type)
         columns["out_id"] = pc.coalesce(columns["out_id"], _column(sends, "out_id"))
         columns["event_id"] = pa.array(_row_event_ids(reports), type=pa.string())
-        columns["revision"] = pa.array(np.ones(len(report_side), dtype=np.int32))
+        columns["revision"] = pa.array(leaving.revisions, type=pa.int32())
         columns["match"] = pc.if_else(pa.array(has_send), "matched", "orphan")
-        columns["origin"] = pa.repeat(pa.scalar(self._origin), len(report_side))
+        columns["origin"] = pa.repeat(pa.scalar(self._origin), reports.num_rows)
         for name in ("queueing_ms", "carrier_ms", "total_ms"):
-            columns[name] = pa.nulls(len(report_side), pa.int64())
+            columns[name] = pa.nulls(reports.num_rows, pa.int64())
         ordered = [columns[name] for name in ENRICHED_SCHEMA.names]
         return _with_latencies(pa.Table.from_arrays(ordered, schema=ENRICHED_SCHEMA))
 
 
+class _Leaving(NamedTuple):
+    """Reports that leave, by position, with the sends that they leave with (or :data:`_NO_SEND`)."""
+
+    reports: Positions
+    sends: Positions
+    revisions: Positions
+
+
+_NO_SEND: Final = -1
 _NONE: Final[Positions] = np.empty(0, dtype=np.int64)
+
+
+def _leaving(reports: Positions, sends: Positions, revision: int = 1) -> _Leaving:
+    return _Leaving(reports, sends, np.full(len(reports), revision, dtype=np.int64))
+
+
+def _concatenated(parts: Sequence[_Leaving]) -> _Leaving:
+    everything = (_leaving(_NONE, _NONE), *parts)
+    return _Leaving(*(np.concatenate(column) for column in zip(*everything, strict=True)))
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
@@ -408,6 +432,10 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     if isinstance(combined, pa.ChunkedArray):
         return combined.chunk(0) if combined.num_chunks else pa.array([], type=combined.type)
     return combined
+
+
+def _position(position: int) -> Positions:
+    return np.array([position], dtype=np.int64)
 
 
 def _positions(facts: Sequence[Report] | Sequence[Send]) -> Positions:

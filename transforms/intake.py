@@ -5,12 +5,11 @@ counts that must add up at the end, and which archive file holds records of whic
 """
 
 import gc
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
@@ -34,8 +33,8 @@ from transforms.tables import (
     distinct_days,
 )
 
-NOTES: Final = "notes"
-DAYS: Final = "days"
+NOTES: Final[Literal["notes"]] = "notes"
+DAYS: Final[Literal["days"]] = "days"
 
 
 class Kind:
@@ -105,6 +104,11 @@ class Intake(NamedTuple):
     notes: PCollection[Note]
 
 
+_Taken: TypeAlias = (
+    tuple[int, Slice] | TaggedOutput[Literal["days"], Past] | TaggedOutput[Literal["notes"], Note]
+)
+
+
 class _FilesFn(beam.DoFn):
     """Opens files; keeps the garbage collector from walking millions of short-lived values."""
 
@@ -117,14 +121,13 @@ class _FilesFn(beam.DoFn):
 class DecodeArchive(beam.PTransform[PCollection[Sequence[str]], Intake]):
     """Decode units of archive files; what cannot be decoded becomes a failed event."""
 
-    def __init__(self, archive: str, scope: Scope) -> None:
+    def __init__(self, scope: Scope) -> None:
         super().__init__()
-        self._archive = archive
         self._scope = scope
 
     @override
     def expand(self, units: PCollection[Sequence[str]]) -> Intake:
-        return _intake(units, _DecodeArchiveFn(self._archive, self._scope))
+        return _intake(units, _DecodeArchiveFn(self._scope))
 
 
 class DecodeSendLog(beam.PTransform[PCollection[SendLogSlice], Intake]):
@@ -145,21 +148,24 @@ def _intake(elements: PCollection[Any], decode: beam.DoFn) -> Intake:
 
 
 class _DecodeArchiveFn(_FilesFn):
-    def __init__(self, archive: str, scope: Scope) -> None:
-        self._archive = archive
+    def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     @override
     def process(
         self, unit: Sequence[str]
-    ) -> Iterator[tuple[int, Slice] | TaggedOutput[Literal["days"], Past] | TaggedOutput[Literal["notes"], Note]]:
+    ) -> Iterator[
+        tuple[int, Slice]
+        | TaggedOutput[Literal["days"], Past]
+        | TaggedOutput[Literal["notes"], Note]
+    ]:
         scope = self._scope
         counts: Counter[str] = Counter()
         touched: set[Past] = set()
         with SliceWriter(scope.spill, scope.bucket_count) as writer:
             for path in unit:
                 days: set[int] = set()
-                for messages in read_archive(os.path.join(self._archive, path)):
+                for messages in read_archive(path):
                     decoded = decode_messages(messages, scope.as_of)
                     counts.update(decoded.counts)
                     reports = pa.Table.from_batches([decoded.reports])
@@ -198,7 +204,11 @@ class _DecodeSendLogFn(_FilesFn):
     @override
     def process(
         self, part: SendLogSlice
-    ) -> Iterator[tuple[int, Slice] | TaggedOutput[Literal["days"], Past] | TaggedOutput[Literal["notes"], Note]]:
+    ) -> Iterator[
+        tuple[int, Slice]
+        | TaggedOutput[Literal["days"], Past]
+        | TaggedOutput[Literal["notes"], Note]
+    ]:
         scope = self._scope
         counts: Counter[str] = Counter()
         touched: set[Past] = set()

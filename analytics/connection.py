@@ -1,0 +1,103 @@
+"""A DuckDB connection in which the dataset's tables, and the views that questions are asked of, exist."""
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from analytics.catalog import DataFile, Snapshot, read_snapshot
+from analytics.questions import SETUP, read_sql
+from schemas.contracts import contract
+
+# The dataset's tables and the contract of their rows.
+TABLES: Final[Mapping[str, str]] = {
+    "enriched_reports": "enriched_report",
+    "inbound_sms": "inbound_sms",
+    "unreported_sends": "unreported_send",
+    "failed_events": "failed_event",
+    "failed_sends": "failed_event",
+    "open_sends": "send_log_entry",
+    "waiting_reports": "delivery_report",
+}
+
+# Rows of one SMS may stand on neighbouring days (the request and the send, a report and its correction).
+# Files this far outside of the days asked about are read too, so that corrections are never missed.
+_MARGIN: Final = timedelta(days=3)
+
+
+def connect(
+    dataset: str | os.PathLike[str],
+    *,
+    first_day: date | None = None,
+    last_day: date | None = None,
+    sql_dir: str | os.PathLike[str] | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Open the dataset as of its last committed epoch; nothing is ever written to it.
+
+    Args:
+        dataset: the directory that ``sms-receipts run`` writes.
+        first_day: the first Beijing day that the views show; None for no limit.
+        last_day: the last one; None for no limit.
+        sql_dir: a directory whose SQL files take the place of those of the same name in ``analytics/sql``.
+
+    Returns:
+        An in-memory connection with one relation per table of the dataset (a table without files is
+        empty, not missing), the views of ``analytics/sql/views.sql``, and the variables ``first_day``,
+        ``last_day`` and ``as_of``. Later epochs do not show: connect again.
+
+    Raises:
+        DatasetError: there is no dataset, or nothing was committed to it yet.
+        duckdb.Error: a file of ``sql_dir`` is not valid SQL.
+    """
+    return open_snapshot(
+        read_snapshot(Path(dataset)),
+        first_day,
+        last_day,
+        None if sql_dir is None else Path(sql_dir),
+    )
+
+
+def open_snapshot(
+    snapshot: Snapshot, first_day: date | None, last_day: date | None, sql_dir: Path | None
+) -> duckdb.DuckDBPyConnection:
+    """As :func:`connect`, of a snapshot that was read before."""
+    connection = duckdb.connect()
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        for table, contract_name in TABLES.items():
+            files = _near(snapshot.files.get(table, ()), first_day, last_day)
+            _create_table(connection, table, contract_name, files)
+        connection.execute("SET VARIABLE first_day = CAST(? AS DATE)", [first_day])
+        connection.execute("SET VARIABLE last_day = CAST(? AS DATE)", [last_day])
+        connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [snapshot.as_of])
+        for name in SETUP:
+            connection.execute(read_sql(name, sql_dir))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, table: str, contract_name: str, files: Sequence[DataFile]
+) -> None:
+    if files:
+        paths = [str(file.path) for file in files]
+        # By name, so that files from before a field was added to the contract still answer.
+        rows = connection.read_parquet(paths, union_by_name=True, hive_partitioning=False)
+        rows.create_view(table)
+    else:
+        columns = contract(contract_name).arrow.empty_table()
+        connection.from_arrow(columns).create(table)
+
+
+def _near(
+    files: Sequence[DataFile], first_day: date | None, last_day: date | None
+) -> Sequence[DataFile]:
+    """Leave out the files that are too far from the days asked about to matter."""
+    first = (first_day - _MARGIN).isoformat() if first_day else ""
+    last = (last_day + _MARGIN).isoformat() if last_day else "9999-12-31"
+    return [file for file in files if file.day is None or first <= file.day <= last]

@@ -1,0 +1,45 @@
+-- What does an err_code mean?
+-- Alibaba's codes, then the carriers' (CMPP style). The set is open, the spellings are Alibaba's own, and a
+-- carrier's code means what that carrier says: take these as a first hint, and add the codes that you meet.
+
+CREATE TABLE err_code_meanings AS
+SELECT * FROM (VALUES
+    ('DELIVERED', 'delivered'),
+    ('UNKNOWN', 'the carrier gave no reason'),
+    ('UNKNOW', 'the carrier gave no reason'),
+    ('REQUEST_SUCCESS', 'accepted, but the carrier sent no receipt'),
+    ('MOBILE_SEND_LIMIT', 'too many SMS to this number in a short time'),
+    ('MOBILE_NOT_ON_SERVICE', 'the number is off, out of reach or out of service'),
+    ('MOBILE_ACCOUNT_ABNORMAL', 'the account of the number is abnormal, e.g. unpaid'),
+    ('MOBILE_IN_BLACK', 'the number is on a blacklist'),
+    ('MOBLLE_TERMINAL_ERROR', 'the handset failed to take the SMS'),
+    ('CONTENT_KEYWORD', 'the text holds a forbidden word'),
+    ('CONTENT_ERROR', 'the text was refused'),
+    ('INVALID_NUMBER', 'there is no such number'),
+    ('USER_REJECT', 'the person unsubscribed or refuses such SMS'),
+    ('NO_ROUTE', 'there is no route to this number'),
+    ('IS_CLOSE', 'the sending channel is closed'),
+    ('PARAMS_ILLEGAL', 'a parameter of the send is not valid'),
+    ('PORT_NOT_REGISTERED', 'the sending number is not registered with the carrier'),
+    ('SP_NOT_BY_INTER_SMS', 'the number is not enabled for international SMS'),
+    ('SP_UNKNOWN_ERROR', 'the carrier reports an unknown error'),
+    ('SP_UNKNOW_ERROR', 'the carrier reports an unknown error'),
+    ('isv.UNSUPPORTED_CONTENT', 'the text holds characters that cannot be sent'),
+    ('isv.SMS_CONTENT_MISMATCH_TEMPLATE_TYPE', 'the text does not fit the type of its template'),
+    ('isv.ONE_CODE_MULTIPLE_SIGN', 'one sending number is used with several signs'),
+    ('isv.CODE_EXCEED_LIMIT', 'the extension of the sending number is too long'),
+    ('isv.CODE_ERROR', 'the extension of the sending number is wrong'),
+    ('isv.SIGN_SOURCE_ILLEGAL', 'the source of the sign is not permitted'),
+    ('DELIVRD', 'delivered'),
+    ('EXPIRED', 'the carrier gave up: not delivered within the validity period'),
+    ('UNDELIV', 'the carrier could not deliver'),
+    ('REJECTD', 'the carrier refused the SMS'),
+    ('TIMEOUT', 'no answer from the carrier in time'),
+    ('MK:0001', 'there is no such number'),
+    ('MK:0005', 'the number is suspended'),
+    ('MK:0013', 'the number is suspended'),
+    ('DB:0141', 'the carrier''s frequency limit or blacklist'),
+    ('DB:0142', 'the carrier''s frequency limit or blacklist'),
+    ('DB:0144', 'the carrier''s frequency limit or blacklist'),
+    ('IB:0008', 'the carrier''s flow control')
+) AS meanings (err_code, meaning);

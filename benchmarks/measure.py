@@ -1,0 +1,141 @@
+"""Run a command as a process of its own and account for everything that it and its children use."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_SAMPLE_SECS: Final = 0.05
+_ORPHANS_END_SECS: Final = 20.0
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+
+
+class Usage(NamedTuple):
+    """What one run used. Memory is resident memory, sampled from Linux's ``/proc``.
+
+    On macOS both peaks are that of the largest ended process.
+    """
+
+    cpu_secs: float  # user and system, of the process and all that it started
+    wall_secs: float
+    peak_process_mb: float  # the largest single process
+    peak_tree_mb: float  # the most at one time, all processes together (shared pages count twice)
+
+
+class FailedRunError(RuntimeError):
+    """Raised when the command did not end with exit code 0."""
+
+
+def run(command: Sequence[str], log: Path) -> Usage:
+    """Run ``command`` to its end; what it prints goes to ``log``.
+
+    Raises:
+        FailedRunError: the command failed; the text holds the end of its log.
+    """
+    _adopt_orphans()
+    with log.open("wb") as output:
+        start = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603 - our own commands
+            command, stdout=output, stderr=subprocess.STDOUT
+        )
+        memory = _MemorySampler(process.pid)
+        memory.start()
+        _, status, used = os.wait4(process.pid, 0)
+        wall_secs = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        cpu_secs = used.ru_utime + used.ru_stime + _reap_orphans()
+        memory.stop()
+    if process.returncode:
+        tail = log.read_text("utf-8", "replace")[-3000:]
+        raise FailedRunError(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
+    largest_mb = used.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    return Usage(cpu_secs, wall_secs, max(largest_mb, memory.peak_process_mb), memory.peak_tree_mb)
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds that a running process has used so far, its ended children included (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def _adopt_orphans() -> None:
+    """Have workers that outlive their parent handed to us, so that their CPU is counted."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _reap_orphans() -> float:
+    """Wait for adopted processes to end; returns their CPU seconds."""
+    cpu_secs = 0.0
+    deadline = time.monotonic() + _ORPHANS_END_SECS
+    while True:
+        try:
+            pid, _, used = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return cpu_secs
+        if pid:
+            cpu_secs += used.ru_utime + used.ru_stime
+        elif time.monotonic() > deadline:
+            for child in _children(os.getpid()):
+                os.kill(child, signal.SIGKILL)
+        else:
+            time.sleep(0.01)
+
+
+class _MemorySampler(threading.Thread):
+    """Watches the resident memory of a process and its descendants."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._ended = threading.Event()
+        self.peak_process_mb = 0.0
+        self.peak_tree_mb = 0.0
+
+    def run(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECS):
+            resident = [_memory_mb(pid) for pid in _tree(self._pid)]
+            self.peak_tree_mb = max(self.peak_tree_mb, sum(now for now, _ in resident))
+            self.peak_process_mb = max([self.peak_process_mb, *(peak for _, peak in resident)])
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _tree(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        found.extend(_children(parent))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        lists = [(thread / "children").read_text("ascii") for thread in threads]
+    except OSError:  # it has ended, or this is not Linux
+        return []
+    return [int(child) for children in lists for child in children.split()]
+
+
+def _memory_mb(pid: int) -> tuple[float, float]:
+    """Resident memory now and at its highest, by the kernel's own account."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return 0.0, 0.0
+    sizes = {
+        name: int(rest.split()[0]) / 1024
+        for name, _, rest in (line.partition(":") for line in lines)
+        if name in {"VmRSS", "VmHWM"}
+    }
+    return sizes.get("VmRSS", 0.0), sizes.get("VmHWM", 0.0)

@@ -1,0 +1,147 @@
+"""MNS over ASGI: reads requests, waits for long polls, writes answers.
+
+Written on bare ASGI, without a framework's request and response objects: a reader that drains
+the queues spends most of its time here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from emulator import mns_xml
+from emulator.mns import Answer, MnsService, Poll
+from emulator.mns_auth import VERSION, MnsRequest
+from emulator.mns_errors import MnsError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from emulator.clock import Clock
+    from emulator.queues import MessageQueue
+
+_CONSTANT_HEADERS = [
+    (b"content-type", b"text/xml;charset=utf-8"),
+    (b"server", b"AliyunMNS"),
+    (b"x-mns-version", VERSION.encode()),
+]
+
+
+class Pollers:
+    """The long polls that wait, by queue name."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Nobody waits yet; waiting is done by ``clock``."""
+        self._clock = clock
+        self._signals: dict[str, set[asyncio.Future[None]]] = {}
+        self._closed = False
+
+    def watch(self, queue: MessageQueue) -> None:
+        """Wake the polls of this queue whenever something changes on it."""
+        signals = self._signals.setdefault(queue.name, set())
+        queue.on_change = lambda: _wake(signals)
+
+    def close(self) -> None:
+        """Answer every poll now, and every later one at once (the server stops)."""
+        self._closed = True
+        for signals in self._signals.values():
+            _wake(signals)
+
+    async def wait(self, poll: Poll, gone: asyncio.Future[None]) -> Answer | None:
+        """Return the answer, or None when the time is over, the client gone or the server stops."""
+        self.watch(poll.queue)
+        signals = self._signals[poll.queue.name]
+        while True:
+            now_ms = self._clock.now_ms()
+            if self._closed or gone.done():
+                return None
+            answer = poll.retry(now_ms)
+            if answer is not None or now_ms >= poll.until_ms:
+                return answer
+            signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            signals.add(signal)
+            gone.add_done_callback(lambda _, signal=signal: _set(signal))
+            visible_at_ms = poll.queue.next_visible_at_ms()
+            try:
+                await self._clock.wait(signal, min(poll.until_ms, visible_at_ms or poll.until_ms))
+            finally:
+                signals.discard(signal)
+
+
+class MnsEndpoint:
+    """The ASGI application under ``/queues``."""
+
+    def __init__(self, service: MnsService, clock: Clock, pollers: Pollers, seed: str) -> None:
+        """Serve ``service``; request ids are a function of ``seed`` and of the order."""
+        self._service = service
+        self._clock = clock
+        self._pollers = pollers
+        self._random = random.Random(f"{seed}/requests")  # noqa: S311 (ids, not secrets)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        body = await _read_body(receive)
+        request = MnsRequest(
+            scope["method"],
+            scope["raw_path"].decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            headers,
+            body,
+        )
+        request_id = f"{self._random.getrandbits(96):024X}"
+        host_url = f"http://{headers.get('host', '')}"
+        try:
+            answer = self._service.answer(request, self._clock.now_ms(), host_url)
+            if isinstance(answer, Poll):
+                answer = await self._poll(answer, receive)
+        except MnsError as error:
+            answer = Answer(error.status, mns_xml.error_document(error, request_id, host_url))
+        await _write(send, answer, request_id)
+
+    async def _poll(self, poll: Poll, receive: Receive) -> Answer:
+        # A client that hangs up must not take messages with it.
+        gone = asyncio.ensure_future(_until_disconnected(receive))
+        try:
+            answer = await self._pollers.wait(poll, gone)
+        finally:
+            gone.cancel()
+        if answer is None:
+            raise MnsError("MessageNotExist")
+        return answer
+
+
+async def _read_body(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
+
+
+async def _until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _write(send: Send, answer: Answer, request_id: str) -> None:
+    headers = [*_CONSTANT_HEADERS, (b"x-mns-request-id", request_id.encode())]
+    if answer.status != 204:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    headers += [(name.encode(), value.encode()) for name, value in answer.headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _wake(signals: set[asyncio.Future[None]]) -> None:
+    for signal in signals:
+        _set(signal)
+
+
+def _set(signal: asyncio.Future[None]) -> None:
+    if not signal.done():
+        signal.set_result(None)

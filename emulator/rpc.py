@@ -1,0 +1,231 @@
+"""The RPC actions: QueryTokenForMnsQueue, SendSms, SendBatchSms, QuerySendDetails.
+
+What the gateway refuses is an HTTP error (:class:`RpcError`); what a service refuses is HTTP 200
+with a Code that is not OK (:class:`ServiceRefusal`). Clients must handle both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from emulator.access import Keyring
+from emulator.carrier import DELIVERED, SmsRecord
+from emulator.clock import BEIJING, beijing_text
+from emulator.rpc_auth import RpcCall, RpcError
+from emulator.sms_center import SmsCenter, SmsOrder
+
+Json = dict[str, object]
+
+_MESSAGE_TYPES: Final = frozenset(
+    (
+        "SmsReport", "SmsUp", "GlobeSmsReport", "SignSmsReport", "TemplateSmsReport",
+        "DypnsSmsVerifyReport", "MnsCardVender", "MnsCardTemplate", "VoiceReport", "VoiceRecord",
+    )
+)  # fmt: skip
+_PHONE_NUMBER: Final = re.compile(r"\+?[0-9]{5,20}")
+_TEMPLATE_CODE: Final = re.compile(r"SMS_[0-9]+")
+_EXTEND_CODE: Final = re.compile(r"[0-9]{1,8}")
+_MAX_RECIPIENTS: Final = 1000
+_MAX_BATCH_RECIPIENTS: Final = 100
+_MAX_OUT_ID: Final = 255
+_MAX_PAGE_SIZE: Final = 50
+_DETAILS_DAYS: Final = 30
+_AWAITING, _FAILED, _DELIVERED = 1, 2, 3
+
+
+class ServiceRefusal(Exception):  # noqa: N818 (to the transport this is a success)
+    """Raised when a service refuses a call; the answer is HTTP 200 all the same."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Refuse with a code of the ``isv.`` family."""
+        super().__init__(code)
+        self.code = code
+        self.message = message
+
+
+class RpcService:
+    """Answers verified calls."""
+
+    def __init__(self, keyring: Keyring, center: SmsCenter, queue_prefix: str) -> None:
+        """Issue tokens from ``keyring`` for ``<queue_prefix><message type>``, send by ``center``."""
+        self._keyring = keyring
+        self._center = center
+        self._queue_prefix = queue_prefix
+        self._actions = {
+            "QueryTokenForMnsQueue": self._query_token,
+            "SendSms": self._send_sms,
+            "SendBatchSms": self._send_batch_sms,
+            "QuerySendDetails": self._query_send_details,
+        }
+
+    def answer(self, call: RpcCall, request_id: str, now_ms: int) -> Json:
+        """Return the JSON answer; raises :class:`RpcError` for what the gateway checks."""
+        action = self._actions.get(call.action)
+        if action is None:
+            raise RpcError("InvalidAction.NotFound")
+        try:
+            answer = action(call.parameters, now_ms)
+        except ServiceRefusal as refusal:
+            answer = {"Code": refusal.code, "Message": refusal.message}
+        return {"Code": "OK", "Message": "OK", **answer, "RequestId": request_id}
+
+    def _query_token(self, given: Mapping[str, str], now_ms: int) -> Json:
+        message_type = _required(given, "MessageType")
+        if message_type not in _MESSAGE_TYPES:
+            raise ServiceRefusal("isv.INVALID_PARAMETERS", "MessageType")
+        token = self._keyring.issue(self._queue_prefix + message_type, now_ms)
+        return {
+            "MessageTokenDTO": {
+                "AccessKeyId": token.key_id,
+                "AccessKeySecret": token.key_secret,
+                "SecurityToken": token.security_token,
+                "ExpireTime": beijing_text(token.expires_at_ms),
+                "CreateTime": beijing_text(token.created_at_ms),
+            }
+        }
+
+    def _send_sms(self, given: Mapping[str, str], now_ms: int) -> Json:
+        numbers = _required(given, "PhoneNumbers").split(",")
+        order = _order(
+            _required(given, "SignName"),
+            _required(given, "TemplateCode"),
+            given.get("TemplateParam") or None,
+            given.get("OutId") or None,
+            given.get("SmsUpExtendCode") or None,
+        )
+        _require_numbers(numbers, _MAX_RECIPIENTS)
+        send = self._center.send(order, list(dict.fromkeys(numbers)), now_ms)
+        return {"BizId": send.biz_id}
+
+    def _send_batch_sms(self, given: Mapping[str, str], now_ms: int) -> Json:
+        numbers = _texts(_required(given, "PhoneNumberJson"))
+        signs = _texts(_required(given, "SignNameJson"))
+        template_code = _required(given, "TemplateCode")
+        params: list[str | None] = [None] * len(numbers)
+        if given.get("TemplateParamJson"):
+            params = list(_params(given["TemplateParamJson"]))
+        extends: list[str | None] = [None] * len(numbers)
+        if given.get("SmsUpExtendCodeJson"):
+            extends = list(_texts(given["SmsUpExtendCodeJson"]))
+        if not len(numbers) == len(signs) == len(params) == len(extends):
+            raise ServiceRefusal("isv.PARAM_LENGTH_LIMIT", "the arrays differ in length")
+        _require_numbers(numbers, _MAX_BATCH_RECIPIENTS)
+        out_id = given.get("OutId") or None
+        texts = [
+            (number, _order(sign, template_code, param, out_id, extend))
+            for number, sign, param, extend in zip(numbers, signs, params, extends, strict=True)
+        ]
+        return {"BizId": self._center.send_batch(texts, now_ms, now_ms).biz_id}
+
+    def _query_send_details(self, given: Mapping[str, str], now_ms: int) -> Json:
+        number = _required(given, "PhoneNumber")
+        day = _required(given, "SendDate")
+        size = _page_number(_required(given, "PageSize"), _MAX_PAGE_SIZE)
+        page = _page_number(_required(given, "CurrentPage"), None)
+        _require_numbers([number], 1)
+        _require_recent(day, now_ms)
+        records = self._center.details(number, day, given.get("BizId") or None)
+        shown = records[(page - 1) * size : page * size]
+        return {
+            "TotalCount": str(len(records)),
+            "SmsSendDetailDTOs": {"SmsSendDetailDTO": [_detail(each, now_ms) for each in shown]},
+        }
+
+
+def _detail(record: SmsRecord, now_ms: int) -> Json:
+    send = record.send
+    detail: Json = {
+        "PhoneNum": record.phone_number,
+        "SendStatus": _AWAITING,
+        "TemplateCode": send.template_code,
+        "Content": send.content,
+        "SendDate": beijing_text(record.sent_at_ms),
+    }
+    if send.out_id is not None:
+        detail["OutId"] = send.out_id
+    if record.reported_at_ms is not None and record.reported_at_ms <= now_ms:
+        detail["SendStatus"] = _DELIVERED if record.err_code == DELIVERED else _FAILED
+        detail["ErrCode"] = record.err_code
+        detail["ReceiveDate"] = beijing_text(record.reported_at_ms)
+    return detail
+
+
+def _order(
+    sign_name: str,
+    template_code: str,
+    template_param: str | None,
+    out_id: str | None,
+    extend_code: str | None,
+) -> SmsOrder:
+    if not sign_name:
+        raise ServiceRefusal("isv.SMS_SIGNATURE_ILLEGAL", "该账号下找不到对应签名")
+    if not _TEMPLATE_CODE.fullmatch(template_code):
+        raise ServiceRefusal("isv.SMS_TEMPLATE_ILLEGAL", "该账号下找不到对应模板")
+    if template_param is not None and not isinstance(_json(template_param), dict):
+        raise ServiceRefusal("isv.INVALID_JSON_PARAM", "参数格式错误，请修改为字符串值")
+    if out_id is not None and len(out_id) > _MAX_OUT_ID:
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", "OutId")
+    if extend_code is not None and not _EXTEND_CODE.fullmatch(extend_code):
+        raise ServiceRefusal("isv.EXTEND_CODE_ERROR", "扩展码使用错误")
+    return SmsOrder(sign_name, template_code, template_param, out_id, extend_code)
+
+
+def _require_numbers(numbers: list[str], most: int) -> None:
+    if len(numbers) > most:
+        raise ServiceRefusal("isv.MOBILE_COUNT_OVER_LIMIT", "手机号码数量超过限制")
+    if not numbers or not all(_PHONE_NUMBER.fullmatch(number) for number in numbers):
+        raise ServiceRefusal("isv.MOBILE_NUMBER_ILLEGAL", "手机号码格式错误")
+
+
+def _require_recent(day: str, now_ms: int) -> None:
+    try:
+        asked = datetime.strptime(day, "%Y%m%d").replace(tzinfo=BEIJING)
+    except ValueError:
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", "SendDate") from None
+    today = datetime.fromtimestamp(now_ms / 1000, BEIJING)
+    if not today - timedelta(days=_DETAILS_DAYS + 1) <= asked <= today:
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", "SendDate")
+
+
+def _required(given: Mapping[str, str], name: str) -> str:
+    value = given.get(name)
+    if not value:
+        raise RpcError("Missing", name)
+    return value
+
+
+def _page_number(text: str, highest: int | None) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", "CurrentPage, PageSize")
+    if highest is not None and int(text) > highest:
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", "PageSize")
+    return int(text)
+
+
+def _texts(text: str) -> list[str]:
+    values = _json(text)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ServiceRefusal("isv.INVALID_JSON_PARAM", "参数格式错误，请修改为字符串值")
+    return values
+
+
+def _params(text: str) -> list[str]:
+    """Read TemplateParamJson: an array of objects (or of objects as JSON text)."""
+    values = _json(text)
+    if not isinstance(values, list):
+        raise ServiceRefusal("isv.INVALID_JSON_PARAM", "参数格式错误，请修改为字符串值")
+    return [
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for value in values
+    ]
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ServiceRefusal("isv.INVALID_JSON_PARAM", "参数格式错误") from None

@@ -1,0 +1,158 @@
+"""Who calls the RPC gateway (dybaseapi, dysmsapi)? Signature v1 and ACS3, time stamps, nonces."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
+
+from emulator.access import Keyring
+from emulator.signatures import acs3_signature, rpc_signature
+
+API_VERSION: Final = "2017-05-25"
+_ALLOWED_SKEW_MS: Final = 15 * 60 * 1000
+_ACS3: Final = "ACS3-HMAC-SHA256"
+_FORM: Final = "application/x-www-form-urlencoded"
+
+_ERRORS: Final[dict[str, tuple[int, str]]] = {
+    "IncompleteSignature": (400, "The request signature does not conform to Aliyun standards."),
+    "InvalidAccessKeyId.NotFound": (404, "Specified access key is not found."),
+    "InvalidAction.NotFound": (
+        404,
+        "Specified api is not found, please check your url and method.",
+    ),
+    "InvalidTimeStamp.Expired": (400, "Specified time stamp or date value is expired."),
+    "InvalidTimeStamp.Format": (400, "Specified time stamp or date value is not well formatted."),
+    "InvalidVersion": (400, "Specified parameter Version is not valid."),
+    "Missing": (400, "{0} is mandatory for this action."),
+    "SignatureDoesNotMatch": (400, "Specified signature is not matched with our calculation."),
+    "SignatureNonceUsed": (400, "Specified signature nonce was used already."),
+}
+
+
+class RpcError(Exception):
+    """Raised by the gateway: an HTTP error, before any service has seen the call."""
+
+    def __init__(self, code: str, parameter: str = "") -> None:
+        """Refuse with ``code``; ``Missing`` is followed by the name of the parameter."""
+        super().__init__(code)
+        self.status, text = _ERRORS[code]
+        self.code = code + parameter
+        self.message = text.format(parameter)
+
+
+class RpcRequest(NamedTuple):
+    """One HTTP request to the gateway; header names in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class RpcCall(NamedTuple):
+    """A verified call."""
+
+    action: str
+    parameters: Mapping[str, str]
+
+
+class RpcAuthenticator:
+    """Verifies calls of either signature family and remembers their nonces."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        """Only the account's own key may call."""
+        self._keyring = keyring
+        self._nonces: set[str] = set()
+        self._nonce_order: deque[tuple[int, str]] = deque()
+
+    def authenticate(self, request: RpcRequest, now_ms: int) -> RpcCall:
+        """Return the call; raises :class:`RpcError` when the gateway refuses it."""
+        query = parse_qsl(request.query, keep_blank_values=True)
+        form: list[tuple[str, str]] = []
+        if request.headers.get("content-type", "").startswith(_FORM):
+            form = parse_qsl(request.body.decode(), keep_blank_values=True)
+        if request.headers.get("authorization", "").startswith(_ACS3):
+            return self._acs3(request, query, form, now_ms)
+        return self._v1(request, [*query, *form], now_ms)
+
+    def _v1(self, request: RpcRequest, parameters: list[tuple[str, str]], now_ms: int) -> RpcCall:
+        given = dict(parameters)
+        for name in ("AccessKeyId", "Action", "Version", "Timestamp", "SignatureNonce"):
+            if not given.get(name):
+                raise RpcError("Missing", name)
+        signature = given.pop("Signature", None)
+        if signature is None:
+            raise RpcError("Missing", "Signature")
+        if given.get("SignatureMethod") != "HMAC-SHA1" or given.get("SignatureVersion") != "1.0":
+            raise RpcError("IncompleteSignature")
+        secret = self._secret(given["AccessKeyId"])
+        _require_fresh(given["Timestamp"], now_ms)
+        if rpc_signature(secret, request.method, given.items()) != signature:
+            raise RpcError("SignatureDoesNotMatch")
+        self._require_new_nonce(given["SignatureNonce"], now_ms)
+        return _call(given["Action"], given["Version"], given)
+
+    def _acs3(
+        self,
+        request: RpcRequest,
+        query: list[tuple[str, str]],
+        form: list[tuple[str, str]],
+        now_ms: int,
+    ) -> RpcCall:
+        headers = request.headers
+        credentials = dict(
+            part.strip().partition("=")[::2]
+            for part in headers["authorization"][len(_ACS3) :].split(",")
+        )
+        signed = credentials.get("SignedHeaders", "").split(";")
+        if not {"host", "x-acs-date", "x-acs-content-sha256"} <= set(signed):
+            raise RpcError("IncompleteSignature")
+        for name in ("x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce"):
+            if not headers.get(name):
+                raise RpcError("Missing", name)
+        secret = self._secret(credentials.get("Credential", ""))
+        _require_fresh(headers["x-acs-date"], now_ms)
+        body_hash = hashlib.sha256(request.body).hexdigest()
+        expected = acs3_signature(secret, request.method, request.path, query, headers, signed)
+        if (
+            headers.get("x-acs-content-sha256") != body_hash
+            or credentials.get("Signature") != expected
+        ):
+            raise RpcError("SignatureDoesNotMatch")
+        self._require_new_nonce(headers["x-acs-signature-nonce"], now_ms)
+        return _call(headers["x-acs-action"], headers["x-acs-version"], dict([*query, *form]))
+
+    def _secret(self, key_id: str) -> str:
+        secret = self._keyring.account_secret(key_id)
+        if secret is None:
+            raise RpcError("InvalidAccessKeyId.NotFound")
+        return secret
+
+    def _require_new_nonce(self, nonce: str, now_ms: int) -> None:
+        # A nonce needs no memory longer than its time stamp is accepted.
+        while self._nonce_order and self._nonce_order[0][0] < now_ms - 2 * _ALLOWED_SKEW_MS:
+            self._nonces.discard(self._nonce_order.popleft()[1])
+        if nonce in self._nonces:
+            raise RpcError("SignatureNonceUsed")
+        self._nonces.add(nonce)
+        self._nonce_order.append((now_ms, nonce))
+
+
+def _call(action: str, version: str, parameters: Mapping[str, str]) -> RpcCall:
+    if version != API_VERSION:
+        raise RpcError("InvalidVersion")
+    return RpcCall(action, parameters)
+
+
+def _require_fresh(timestamp: str, now_ms: int) -> None:
+    try:
+        at = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise RpcError("InvalidTimeStamp.Format") from None
+    if abs(now_ms - at.timestamp() * 1000) > _ALLOWED_SKEW_MS:
+        raise RpcError("InvalidTimeStamp.Expired")

@@ -1,0 +1,202 @@
+"""What can be set on the emulator: flags in, one frozen object out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from typing import Final
+
+from emulator.carrier import CarrierRates
+from emulator.queues import QueueAttributes
+
+EXPIRED_TOKEN_CODES: Final = (
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "InvalidSecurityToken",
+    "SecurityTokenExpired",
+)
+
+
+class SettingsError(Exception):
+    """Raised when the emulator cannot start with these settings; one sentence with the fix."""
+
+
+@dataclass(frozen=True)
+class TrafficSettings:
+    """The simulated application."""
+
+    sms: int = 0
+    days: float = 0.0
+    per_sec: float = 0.0
+    garbage: int = 0
+    send_log: str | None = None
+
+
+@dataclass(frozen=True)
+class EmulatorSettings:
+    """Everything that makes one emulator; the defaults are those that the README promises."""
+
+    host: str = "127.0.0.1"
+    port: int = 8650
+    seed: str = "0"
+    uid: str = "1000000000000001"
+    key_id: str = "emulator-key-id"
+    key_secret: str = field(default="emulator-key-secret", repr=False)
+    token_lifetime_secs: int = 600
+    expired_token_code: str = "AccessDenied"
+    queue: QueueAttributes = QueueAttributes()
+    carrier: CarrierRates = CarrierRates()
+    traffic: TrafficSettings = TrafficSettings()
+
+    @property
+    def queue_prefix(self) -> str:
+        """The start of every queue name; the message type follows."""
+        return f"Alicom-Queue-{self.uid}-"
+
+    @property
+    def queue_names(self) -> tuple[str, str]:
+        """The queues that exist from the start: delivery reports, inbound SMS."""
+        return f"{self.queue_prefix}SmsReport", f"{self.queue_prefix}SmsUp"
+
+
+def parse_settings(argv: Sequence[str]) -> EmulatorSettings:
+    """Read the command line; raises :class:`SettingsError` for what argparse cannot judge."""
+    flags = _parser().parse_args(argv)
+    if not (flags.allow_remote or _is_loopback(flags.host)):
+        raise SettingsError(
+            f"--host={flags.host} would offer the emulator to other machines: "
+            "use 127.0.0.1, or add --allow_remote"
+        )
+    rates = {
+        rate.name: getattr(flags, _rate_flag(rate.name))
+        for rate in fields(CarrierRates)
+        if rate.name != "delay_secs"
+    }
+    return EmulatorSettings(
+        host=flags.host,
+        port=flags.port,
+        seed=flags.seed,
+        uid=flags.uid,
+        key_id=flags.key_id,
+        key_secret=flags.key_secret,
+        token_lifetime_secs=flags.token_lifetime_secs,
+        expired_token_code=flags.expired_token_code,
+        queue=QueueAttributes(
+            retention_secs=flags.retention_secs,
+            visibility_timeout_secs=flags.visibility_timeout_secs,
+            polling_wait_secs=flags.polling_wait_secs,
+        ),
+        carrier=CarrierRates(delay_secs=flags.carrier_delay_secs, **rates),
+        traffic=TrafficSettings(
+            sms=flags.traffic,
+            days=flags.traffic_days,
+            per_sec=flags.traffic_per_sec,
+            garbage=flags.traffic_garbage,
+            send_log=flags.traffic_send_log,
+        ),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = EmulatorSettings()
+    parser = argparse.ArgumentParser(
+        prog="sms-receipts emulator",
+        description="Alibaba's side of the wall on one local port: MNS queues, the token service, "
+        "the SMS send and query API, and a simulated carrier.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--host", default=defaults.host)
+    add("--port", type=_IntBetween(0, 65_535), default=defaults.port, help="0 takes a free port")
+    add("--allow_remote", action="store_true", help="allow a host that is not loopback")
+    add("--seed", default=defaults.seed, help="the same seed, the same ids, fates and traffic")
+    add("--uid", default=defaults.uid, help="account id in the queue names")
+    add("--key_id", default=defaults.key_id)
+    add("--key_secret", default=defaults.key_secret)
+    add("--token_lifetime_secs", type=_IntBetween(1, 86_400), default=defaults.token_lifetime_secs)
+    add("--expired_token_code", choices=EXPIRED_TOKEN_CODES, default=defaults.expired_token_code,
+        help="how MNS refuses an expired token (undocumented)")  # fmt: skip
+    queues = parser.add_argument_group("the two queues, and what CreateQueue leaves unsaid")
+    queues.add_argument("--visibility_timeout_secs", type=_IntBetween(1, 43_200),
+                        default=defaults.queue.visibility_timeout_secs)  # fmt: skip
+    queues.add_argument("--retention_secs", type=_IntBetween(60, 604_800),
+                        default=defaults.queue.retention_secs)  # fmt: skip
+    queues.add_argument("--polling_wait_secs", type=_IntBetween(0, 30),
+                        default=defaults.queue.polling_wait_secs)  # fmt: skip
+    _add_carrier_flags(parser, defaults.carrier)
+    traffic = parser.add_argument_group("the simulated application")
+    traffic.add_argument("--traffic", type=_IntBetween(0, 50_000_000), default=0, metavar="SMS",
+                         help="SMS sent before the emulator is ready")  # fmt: skip
+    traffic.add_argument("--traffic_days", type=_number_from_zero, default=0.0, metavar="DAYS",
+                         help="spread them over this many past days")  # fmt: skip
+    traffic.add_argument("--traffic_per_sec", type=_number_from_zero, default=0.0, metavar="SMS",
+                         help="SMS sent per second while the emulator runs")  # fmt: skip
+    traffic.add_argument("--traffic_garbage", type=_IntBetween(0, 1_000_000), default=0,
+                         metavar="MESSAGES", help="hostile bodies put on the queues")  # fmt: skip
+    traffic.add_argument("--traffic_send_log", metavar="FILE_OR_DIRECTORY",
+                         help="where the application logs its sends, as JSON lines; a directory "
+                         "gets one file per Beijing day")  # fmt: skip
+    return parser
+
+
+def _add_carrier_flags(parser: argparse.ArgumentParser, defaults: CarrierRates) -> None:
+    carrier = parser.add_argument_group("the simulated carrier (rates are shares of all SMS)")
+    carrier.add_argument("--carrier_delay_secs", type=_number_from_zero,
+                         default=defaults.delay_secs, help="median delay of a report")  # fmt: skip
+    meanings = {
+        "failure": "not delivered",
+        "duplicate": "reported twice, under two message ids",
+        "correction": "reported again with another outcome",
+        "silent": "never reported by the carrier",
+        "lost": "reported, but not to the queue: only QuerySendDetails knows",
+        "reply": "answered by the handset",
+        "instant": "reported before SendSms has answered",
+        "missing_phone": "report without phone_number",
+        "missing_optional": "report with the promised fields only",
+    }
+    for name, meaning in meanings.items():
+        carrier.add_argument(f"--{_rate_flag(name)}", type=_share,
+                             default=getattr(defaults, name), help=meaning)  # fmt: skip
+
+
+def _rate_flag(name: str) -> str:
+    return f"carrier_{name}_rate"
+
+
+@dataclass(frozen=True)
+class _IntBetween:
+    lowest: int
+    highest: int
+
+    def __call__(self, text: str) -> int:
+        if not text.isdigit() or not self.lowest <= int(text) <= self.highest:
+            raise argparse.ArgumentTypeError(f"{text} is not in {self.lowest}..{self.highest}")
+        return int(text)
+
+
+def _number_from_zero(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+    return number
+
+
+def _share(text: str) -> float:
+    number = _number_from_zero(text)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
+    return number
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,100 @@
+"""Alibaba's SMS service behind its API: takes sends, remembers them, tells the queues."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+from emulator.carrier import Carrier, Send, SmsRecord
+from emulator.clock import beijing_day
+from emulator.outbox import Outbox
+
+
+class SmsOrder(NamedTuple):
+    """What a SendSms call asks for, apart from the recipients."""
+
+    sign_name: str
+    template_code: str
+    template_param: str | None = None
+    out_id: str | None = None
+    extend_code: str | None = None
+
+
+class SmsCenter:
+    """Accepts SMS, hands them to the carrier and answers questions about them."""
+
+    def __init__(
+        self, carrier: Carrier, outbox: Outbox, queue_prefix: str, started_at_ms: int, seed: str
+    ) -> None:
+        """Report into ``<queue_prefix><message type>``.
+
+        ``started_at_ms`` is in every biz_id: an emulator that was restarted must not repeat one.
+        """
+        self._carrier = carrier
+        self._outbox = outbox
+        self._queue_prefix = queue_prefix
+        self._next_biz = started_at_ms * 100_000
+        self._random = Random(f"{seed}/sms")  # noqa: S311 (ids, not secrets)
+        self._records: list[SmsRecord] = []
+        self._by_phone: dict[str, list[SmsRecord]] = {}
+        self._indexed = 0
+
+    @property
+    def accepted(self) -> int:
+        """How many SMS (recipients) were accepted."""
+        return len(self._records)
+
+    def request_id(self) -> str:
+        """Make a request id: an upper-case UUID."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4)).upper()
+
+    def send(self, order: SmsOrder, phone_numbers: Sequence[str], now_ms: int) -> Send:
+        """Send one text to all numbers, now."""
+        return self.send_batch([(phone, order) for phone in phone_numbers], now_ms, now_ms)
+
+    def send_batch(
+        self,
+        texts: Sequence[tuple[str, SmsOrder]],
+        requested_at_ms: int,
+        now_ms: int,
+        *,
+        over: bool = False,
+    ) -> Send:
+        """Send each number its own text under one biz_id.
+
+        Args:
+            texts: recipients with what they get.
+            requested_at_ms: when the application asked; in the past for simulated history.
+            now_ms: the current time.
+            over: everything that these sends cause has happened by now.
+        """
+        biz_id = f"{self._next_biz}^0"
+        self._next_biz += 1
+        request_id = self.request_id()
+        send: Send | None = None
+        latest_ms = now_ms if over else None
+        previous: SmsOrder | None = None
+        for phone, order in texts:
+            if send is None or order is not previous:
+                send, previous = Send(biz_id, request_id, *order), order
+            record, told = self._carrier.carry(send, phone, requested_at_ms, latest_ms)
+            self._records.append(record)
+            for message_type, body, due_ms in told:
+                self._outbox.post(self._queue_prefix + message_type, body, due_ms, now_ms)
+        if send is None:
+            raise ValueError("a send needs at least one recipient")
+        return send
+
+    def details(self, phone_number: str, day: str, biz_id: str | None) -> list[SmsRecord]:
+        """Return the SMS to a number on a Beijing day (``20170901``), oldest first."""
+        for record in self._records[self._indexed :]:
+            self._by_phone.setdefault(record.phone_number, []).append(record)
+        self._indexed = len(self._records)
+        return [
+            record
+            for record in self._by_phone.get(phone_number, ())
+            if beijing_day(record.sent_at_ms) == day
+            and (biz_id is None or record.send.biz_id == biz_id)
+        ]

@@ -1,0 +1,118 @@
+"""``sms-receipts``, also ``python -m pipeline``: the command line.
+
+What a command needs is imported when the command runs: an emulator does not wait for Beam, and a report
+needs neither.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Final
+
+from pipeline.errors import OperatorError, SmsReceiptsError
+
+_USAGE: Final = """\
+usage: sms-receipts COMMAND [FLAGS]     (COMMAND --help explains the flags)
+
+  run       take messages off the queues and turn them into tables
+  report    answer questions from the tables
+  backfill  recompute days from the archive and the send log
+  emulator  serve the queues and the SMS API on this machine, for trials and tests
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0 done; 1 a bug; 2 something that the operator can mend, as the printed sentence
+        says; 130 stopped by hand.
+    """
+    command, *flags = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in {"-h", "--help"}:
+        sys.stdout.write(_USAGE)
+        return 0
+    if command not in _COMMANDS:
+        sys.stderr.write(f"sms-receipts: there is no command {command!r}.\n{_USAGE}")
+        return 2
+    try:
+        return _COMMANDS[command](flags)
+    except SmsReceiptsError as error:
+        sys.stderr.write(f"sms-receipts {command}: {error}\n")
+        return 2 if isinstance(error, OperatorError) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"sms-receipts {command}: stopped; what was not committed is done again.\n"
+        )
+        return 130
+
+
+def _run(flags: Sequence[str]) -> int:
+    _quiet_beam()
+    from pipeline.options import run_options
+    from pipeline.run import run
+    from pipeline.summary import require_closed_ledger, run_summary
+
+    options = run_options(flags)
+    counts = run(options, _now, _say)
+    sys.stdout.write(f"\n{run_summary(counts)}\n\n")
+    sys.stdout.write(f"{require_closed_ledger(counts)}\n")
+    sys.stdout.write(f"Next: sms-receipts report --dataset {options.job.dataset}\n")
+    return 0
+
+
+def _backfill(flags: Sequence[str]) -> int:
+    _quiet_beam()
+    from pipeline.backfill import backfill
+    from pipeline.catalog import Catalog
+    from pipeline.options import backfill_options
+    from pipeline.summary import graph_summary
+
+    options = backfill_options(flags)
+    with Catalog(options.job.dataset, _now) as catalog:
+        counts = backfill(catalog, options.job, options.days, options.as_of or _now(), _say)
+    sys.stdout.write(f"\n{graph_summary(counts)}\n\n")
+    sys.stdout.write(
+        f"{len(options.days)} days were replaced; every record is in exactly one place.\n"
+    )
+    sys.stdout.write(f"Next: sms-receipts report --dataset {options.job.dataset}\n")
+    return 0
+
+
+def _report(flags: Sequence[str]) -> int:
+    from analytics.report import main as report
+
+    return report(flags)
+
+
+def _emulator(flags: Sequence[str]) -> int:
+    from emulator.server import main as emulator
+
+    return emulator(flags)
+
+
+_COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
+    "run": _run,
+    "report": _report,
+    "backfill": _backfill,
+    "emulator": _emulator,
+}
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{_now():%H:%M:%S} {line}\n")
+    sys.stderr.flush()
+
+
+def _quiet_beam() -> None:
+    """Keep what Beam tells its own developers, at import and while a graph is built, off the terminal."""
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

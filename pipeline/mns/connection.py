@@ -1,0 +1,41 @@
+"""What outlives one read: connections, tokens, and whether the service has ever answered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+from pipeline.mns.client import MnsClient
+from pipeline.mns.credentials import QueueTokens, TokenService
+from pipeline.mns.settings import MnsSettings
+from pipeline.mns.transport import HttpTransport
+
+
+class MnsConnection:
+    """A client for the queues of some settings, with the memory of which queues have answered.
+
+    A service that has never answered is given up after a few tries, since somebody is waiting to
+    hear what is wrong; one that has answered before is tried for as long as it takes.
+    """
+
+    def __init__(self, settings: MnsSettings, clock: Callable[[], datetime]) -> None:
+        """Prepare; neither connects nor reads keys."""
+        draw = random.Random().random  # noqa: S311 - jitter keeps no secret
+        tokens = QueueTokens(TokenService(settings.dybaseapi_endpoint).fetch, clock, draw)
+        transport = HttpTransport(settings.mns_endpoint)
+        self.client = MnsClient(settings.mns_endpoint, transport, tokens, clock)
+        self.draw = draw
+        self._answered: set[str] = set()
+
+    def has_answered(self, queue_name: str) -> bool:
+        """Whether the queue was ever read through this connection."""
+        return queue_name in self._answered
+
+    def note_answer(self, queue_name: str) -> None:
+        """Note that the queue was read."""
+        self._answered.add(queue_name)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self.client.close()

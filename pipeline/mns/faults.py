@@ -1,0 +1,110 @@
+"""What MNS and the token service complain about, sorted by what helps: another try, or the operator.
+
+Sorted by code, never by status: an empty queue and a missing queue are both 404, and throttling is
+400 (docs 27500, 27501).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipeline.errors import (
+    CredentialsError,
+    EndpointError,
+    OperatorError,
+    QueueError,
+    TransientError,
+)
+from pipeline.mns.transport import UnreachableError
+
+NO_MESSAGE: Final = "MessageNotExist"
+# A handle past its time: the documents disagree on which of the two says so (27477, 35138).
+LOST_LEASE: Final = frozenset({"ReceiptHandleError", "MessageNotExist"})
+_KEY_CODES: Final = (
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidSecurityToken",
+    "SecurityTokenExpired",
+    "InvalidAuthorizationHeader",
+)
+_PERMISSION_CODES: Final = ("AccessDenied", "NoPermission", "Forbidden", "isp.RAM_PERMISSION_DENY")
+_CLOCK_CODES: Final = ("TimeExpired", "InvalidTimeStamp", "InvalidDateHeader")
+_KEYS_FIX: Final = (
+    "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET to an active key of the "
+    "account that sends the SMS"
+)
+
+
+class ServiceFaultError(TransientError):
+    """Raised when a service answered that it cannot do it now; its text is a sentence."""
+
+
+def no_keys() -> CredentialsError:
+    """Say that the credential chain came up empty."""
+    return CredentialsError(
+        "No Alibaba Cloud account keys were found in the environment, the CLI profile, the "
+        f"credentials file or an ECS role: {_KEYS_FIX}"
+    )
+
+
+def is_refusal(status: int, code: str) -> bool:
+    """Answer whether a fresh token may help: no source names the code of an expired one."""
+    return status == 403 or code == "InvalidAuthorizationHeader"  # noqa: PLR2004
+
+
+def token_fault(endpoint: str, code: str) -> OperatorError | ServiceFaultError:
+    """Turn the token service's error code into what to raise."""
+    if code.startswith(_KEY_CODES):
+        return CredentialsError(
+            f"Alibaba Cloud refused the account keys at {endpoint} ({code}): {_KEYS_FIX}"
+        )
+    if code.startswith(_PERMISSION_CODES):
+        return CredentialsError(
+            f"These account keys may not ask for queue tokens at {endpoint} ({code}): give the RAM "
+            "user the policies AliyunDysmsFullAccess and AliyunMNSFullAccess"
+        )
+    return _passing_fault(f"The token service at {endpoint}", code)
+
+
+def queue_fault(
+    endpoint: str, queue_name: str, status: int, code: str
+) -> OperatorError | ServiceFaultError:
+    """Turn an MNS error into what to raise; a refusal must have outlived a fresh token."""
+    if code == "QueueNotExist":
+        return QueueError(
+            f"The queue {queue_name} does not exist at {endpoint}: check --mns_queues "
+            "(Alicom-Queue-<16-digit account id>-<message type>) and --mns_endpoint"
+        )
+    if is_refusal(status, code):
+        if code.startswith(_PERMISSION_CODES):
+            return QueueError(
+                f"The queue {queue_name} at {endpoint} may not be read with these keys ({code}): "
+                "check the name in --mns_queues, the region in --mns_endpoint, and that the RAM "
+                "user has the policy AliyunMNSFullAccess"
+            )
+        return CredentialsError(
+            f"{endpoint} refused a fresh token for {queue_name} ({code or status}): {_KEYS_FIX}, "
+            "and check that --mns_endpoint and --dybaseapi_endpoint belong together"
+        )
+    return _passing_fault(f"MNS at {endpoint}", code or f"HTTP {status}")
+
+
+def surrender(fault: TransientError) -> OperatorError:
+    """Turn a fault that outlived every try at the start into the operator's sentence."""
+    if isinstance(fault, UnreachableError):
+        return EndpointError(
+            f"{fault}: check --mns_endpoint and --dybaseapi_endpoint, and the network between"
+        )
+    return OperatorError(str(fault))
+
+
+def _passing_fault(service: str, code: str) -> ServiceFaultError:
+    if code.startswith(_CLOCK_CODES):
+        return ServiceFaultError(
+            f"{service} finds this machine's clock wrong by more than 15 minutes ({code}): set the "
+            "clock right, e.g. with NTP"
+        )
+    return ServiceFaultError(
+        f"{service} answers with the error {code}: try again later, and if it stays, look the code "
+        "up in Alibaba's documentation of MNS and Dybaseapi"
+    )

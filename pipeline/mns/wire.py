@@ -1,0 +1,189 @@
+"""MNS messages on the wire: XML to values and back. No I/O, and no clock.
+
+Elements are found by local name: the documents give the namespace with a trailing slash, the real
+service sends it without (protocol captures of 2015-2024). A document type declaration is refused,
+so that no entity can be declared, let alone expanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Final, NamedTuple
+from urllib.parse import quote
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
+
+from schemas.records import MnsMessage
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_REQUEST_NAMESPACE: Final = "http://mns.aliyuncs.com/doc/v1/"
+
+
+class MalformedResponseError(ValueError):
+    """Raised when an answer is not what MNS sends; the text names the part, never its value."""
+
+
+class Received(NamedTuple):
+    """One answer to a receive: messages, and in the same order the handles to delete them by."""
+
+    messages: list[MnsMessage]
+    receipt_handles: list[str]
+    visible_again_at: datetime
+    """When the first of them shows up in the queue again, by the server's clock."""
+
+
+class ServiceError(NamedTuple):
+    """What an ``Error`` element says; the code is empty where the answer was no MNS error."""
+
+    code: str
+    request_id: str
+
+
+class DeleteError(NamedTuple):
+    """A message that a batch delete left in the queue."""
+
+    receipt_handle: str
+    code: str
+
+
+class ChangedVisibility(NamedTuple):
+    """The only handle that works from now on, and until when (server's clock)."""
+
+    receipt_handle: str
+    visible_again_at: datetime
+
+
+def messages_target(queue_name: str) -> str:
+    """Return the request target of a queue's messages."""
+    return f"/queues/{queue_name}/messages"
+
+
+def receive_target(queue_name: str, messages: int, wait_secs: int) -> str:
+    """Return the request target of a batch receive of 1-16 messages with a 0-30 s long poll."""
+    return f"{messages_target(queue_name)}?numOfMessages={messages}&waitseconds={wait_secs}"
+
+
+def change_visibility_target(queue_name: str, receipt_handle: str, visibility_secs: int) -> str:
+    """Return the request target that hides a message for 1-43200 s from now."""
+    return (
+        f"{messages_target(queue_name)}?receiptHandle={quote(receipt_handle, safe='')}"
+        f"&visibilityTimeout={visibility_secs}"
+    )
+
+
+def delete_body(receipt_handles: Iterable[str]) -> bytes:
+    """Return the body of a batch delete of 1-16 handles."""
+    entries = "".join(
+        f"<ReceiptHandle>{escape(handle)}</ReceiptHandle>" for handle in receipt_handles
+    )
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><ReceiptHandles xmlns="{_REQUEST_NAMESPACE}">'
+        f"{entries}</ReceiptHandles>"
+    ).encode()
+
+
+def parse_messages(body: bytes, queue_name: str, message_type: str) -> Received:
+    """Read the answer to a batch receive.
+
+    A message's body is kept exactly as sent (UTF-8 bytes of the element's text).
+    """
+    root = _parse(body)
+    prefix = root.tag[: root.tag.rfind("}") + 1]
+    message_id, text, handle, enqueued, visible, count = (
+        prefix + name
+        for name in (
+            "MessageId", "MessageBody", "ReceiptHandle",
+            "EnqueueTime", "NextVisibleTime", "DequeueCount",
+        )
+    )  # fmt: skip
+    messages, handles, visible_again = [], [], []
+    try:
+        for element in root:
+            find = element.findtext
+            enqueued_ms = int(find(enqueued, ""))
+            visible_again.append(int(find(visible, "")))
+            messages.append(
+                MnsMessage(
+                    _required(find(message_id), "MessageId"),
+                    queue_name,
+                    message_type,
+                    _EPOCH + enqueued_ms * _MILLISECOND,
+                    int(find(count, "")),
+                    find(text, "").encode(),
+                )
+            )
+            handles.append(_required(find(handle), "ReceiptHandle"))
+        if not messages:
+            raise MalformedResponseError("the answer to a receive holds no Message")
+        return Received(messages, handles, _EPOCH + min(visible_again) * _MILLISECOND)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, MalformedResponseError):
+            raise
+        raise MalformedResponseError(
+            "a received Message lacks a whole number in EnqueueTime, NextVisibleTime or DequeueCount"
+        ) from None
+
+
+def parse_changed_visibility(body: bytes) -> ChangedVisibility:
+    """Read the answer to a change of visibility."""
+    texts = _texts(_parse(body))
+    try:
+        visible_ms = int(texts.get("NextVisibleTime", ""))
+        visible_again_at = _EPOCH + visible_ms * _MILLISECOND
+    except (ValueError, OverflowError):
+        raise MalformedResponseError("ChangeVisibility lacks NextVisibleTime") from None
+    return ChangedVisibility(
+        _required(texts.get("ReceiptHandle"), "ReceiptHandle"), visible_again_at
+    )
+
+
+def parse_service_error(body: bytes) -> ServiceError:
+    """Read an ``Error``; anything else (a proxy's page, nothing at all) gives an empty code."""
+    try:
+        texts = _texts(_parse(body))
+    except MalformedResponseError:
+        return ServiceError("", "")
+    return ServiceError(texts.get("Code", ""), texts.get("RequestId", ""))
+
+
+def parse_delete_errors(body: bytes) -> list[DeleteError] | None:
+    """Read which entries of a batch delete failed; None when the answer is no entry list.
+
+    MNS answers 404 with only the failed entries; those it does not list are deleted (doc 35139).
+    """
+    try:
+        root = _parse(body)
+    except MalformedResponseError:
+        return None
+    if _local_name(root) != "Errors":
+        return None
+    entries = [_texts(entry) for entry in root]
+    return [
+        DeleteError(entry.get("ReceiptHandle", ""), entry.get("ErrorCode", "")) for entry in entries
+    ]
+
+
+def _parse(body: bytes) -> ET.Element:
+    if b"<!DOCTYPE" in body:
+        raise MalformedResponseError("the answer declares a document type")
+    try:
+        # As text, so that no other encoding can carry a declaration past the check above.
+        return ET.fromstring(body.decode())  # noqa: S314
+    except (ET.ParseError, UnicodeDecodeError):
+        raise MalformedResponseError("the answer is not well-formed XML in UTF-8") from None
+
+
+def _texts(element: ET.Element) -> dict[str, str]:
+    return {_local_name(child): child.text or "" for child in element}
+
+
+def _local_name(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _required(text: str | None, name: str) -> str:
+    if not text:
+        raise MalformedResponseError(f"a received Message lacks {name}")
+    return text

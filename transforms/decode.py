@@ -1,0 +1,155 @@
+"""Decode messages: bytes in, records out; what cannot be decoded becomes a failed event.
+
+Works on whole Arrow batches: canonical reports take the fast way of
+:mod:`transforms.decode_canonical`, everything else the careful one of
+:mod:`transforms.decode_shapes`. Every message ends in exactly one of the two outputs: its records
+are all good, or it is one failed event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.contracts import contract
+from transforms.decode_canonical import CANONICAL_TYPES, decode_canonical
+from transforms.decode_shapes import DeliveryReport, InboundSms, decode_body, schema_of
+from transforms.failures import FailedEvent, Stage, UnusableError, failed_batch, failed_event
+from transforms.validate import record_batch, require_contract
+
+_CANONICAL: Final = pa.array(CANONICAL_TYPES)
+
+
+class DecodedMessages(NamedTuple):
+    """What became of a batch of messages.
+
+    Attributes:
+        reports: ``delivery_report`` rows.
+        inbound: ``inbound_sms`` rows.
+        failed: ``failed_event`` rows, one per failed message.
+        counts: ``messages`` = ``decoded_messages`` + ``failed_messages``; ``failed/<reason>``;
+            ``reports`` and ``inbound_sms`` (records: an array body holds many);
+            ``success_as_string`` (reports with success in quotes); ``plain_bodies`` (messages
+            without base64); ``unknown_fields`` (fields kept there).
+    """
+
+    reports: pa.RecordBatch
+    inbound: pa.RecordBatch
+    failed: pa.RecordBatch
+    counts: Counter[str]
+
+
+def decode_messages(messages: pa.RecordBatch, failed_at: datetime) -> DecodedMessages:
+    """Decode a batch of ``mns_message`` rows.
+
+    Args:
+        messages: The messages, of any types, in any order.
+        failed_at: The time to note on failed events.
+
+    Returns:
+        Canonical reports in the order of their messages, then all others in theirs.
+    """
+    bodies = messages.column("body")
+    rows = np.flatnonzero(np.asarray(pc.is_in(messages.column("message_type"), _CANONICAL)))
+    canonical = decode_canonical(bodies if len(rows) == len(bodies) else bodies.take(rows))
+    accepted = rows[canonical.recognised]
+    rest = np.delete(np.arange(len(messages)), accepted)
+    others = _decode_others(messages.take(rest).to_pylist(), failed_at)
+
+    reports = _canonical_reports(messages, accepted, canonical.columns)
+    if others.reports:
+        reports = pa.concat_batches([reports, record_batch("delivery_report", others.reports)])
+    contract("delivery_report").require_batch(reports)
+    plain = pc.or_(pc.starts_with(bodies, b"{"), pc.starts_with(bodies, b"["))
+    counts = others.counts + Counter(
+        messages=len(messages),
+        decoded_messages=len(messages) - len(others.failed),
+        failed_messages=len(others.failed),
+        reports=len(reports),
+        inbound_sms=len(others.inbound),
+        plain_bodies=pc.sum(plain).as_py() or 0,
+    )
+    inbound = record_batch("inbound_sms", others.inbound)
+    return DecodedMessages(reports, inbound, failed_batch(others.failed), counts)
+
+
+def _canonical_reports(
+    messages: pa.RecordBatch, rows: npt.NDArray[np.intp], columns: pa.RecordBatch
+) -> pa.RecordBatch:
+    """Put the decoded columns beside the columns that come from their messages."""
+    schema = contract("delivery_report").arrow
+    no_unknown_fields = pa.MapArray.from_arrays(
+        np.zeros(len(rows) + 1, np.int32), pa.array([], pa.string()), pa.array([], pa.string())
+    )
+    every = {
+        **dict(zip(columns.schema.names, columns.columns, strict=True)),
+        "unknown_fields": no_unknown_fields,
+        "message_id": messages.column("message_id").take(rows),
+        "enqueued_at": messages.column("enqueued_at").take(rows),
+    }
+    return pa.RecordBatch.from_arrays([every[name] for name in schema.names], schema=schema)
+
+
+class _Others(NamedTuple):
+    """What became of the messages that were decoded one by one."""
+
+    reports: list[dict[str, Any]]
+    inbound: list[dict[str, Any]]
+    failed: list[FailedEvent]
+    counts: Counter[str]
+
+
+def _decode_others(messages: Sequence[Mapping[str, Any]], failed_at: datetime) -> _Others:
+    others = _Others([], [], [], Counter())
+    for message in messages:
+        stage: Stage = "decode"
+        try:
+            decoded = decode_body(message["message_type"], message["body"])
+            stage = "validate"
+            reports = _rows("delivery_report", message, decoded.reports)
+            inbound = _rows("inbound_sms", message, decoded.inbound)
+        except UnusableError as error:
+            others.failed.append(_failed(message, stage, error, failed_at))
+            others.counts[f"failed/{error.reason}"] += 1
+            continue
+        others.reports.extend(reports)
+        others.inbound.extend(inbound)
+        others.counts["success_as_string"] += decoded.success_as_string
+        others.counts["unknown_fields"] += sum(len(r["unknown_fields"]) for r in reports + inbound)
+    return others
+
+
+def _rows(
+    schema_name: str,
+    message: Mapping[str, Any],
+    records: Sequence[DeliveryReport] | Sequence[InboundSms],
+) -> list[dict[str, Any]]:
+    """Complete records with their message's columns and hold them to their contract."""
+    origin = {"message_id": message["message_id"], "enqueued_at": message["enqueued_at"]}
+    rows = [{**record._asdict(), **origin} for record in records]
+    for row in rows:
+        require_contract(schema_name, row)
+    return rows
+
+
+def _failed(
+    message: Mapping[str, Any], stage: Stage, error: UnusableError, failed_at: datetime
+) -> FailedEvent:
+    return failed_event(
+        error,
+        stage=stage,
+        schema_name=schema_of(message["message_type"]),
+        original=message["body"],
+        message_id=message["message_id"],
+        queue_name=message["queue_name"],
+        message_type=message["message_type"],
+        enqueued_at=message["enqueued_at"],
+        failed_at=failed_at,
+    )

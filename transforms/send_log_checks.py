@@ -1,0 +1,60 @@
+"""What the readers of the send log's formats have in common."""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+from schemas.contracts import contract
+from transforms.failures import Stage, UnusableError
+
+CONTRACT_NAME: Final = "send_log_entry"
+SCHEMA: Final[pa.Schema] = contract(CONTRACT_NAME).arrow
+TAGS_TYPE: Final[pa.DataType] = SCHEMA.field("tags").type
+TIME_TYPE: Final[pa.DataType] = SCHEMA.field("requested_at").type
+# What a send is joined by; one that is empty could never meet its report.
+IDENTIFIERS: Final = ("biz_id", "phone_number")
+TEXTS: Final = tuple(field.name for field in SCHEMA if field.type == pa.string())
+
+# Times outside of this range have no Beijing day that Python or a partition could name.
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LATEST: Final = datetime(9999, 12, 31, tzinfo=timezone.utc)
+TIME_RANGE: Final = f"requested_at: expected a time between {EARLIEST:%Y} and {LATEST:%Y}"
+
+
+class SendLogFileError(Exception):
+    """Raised when a whole file of the send log cannot be used; one sentence with cause and fix."""
+
+
+class Refused(NamedTuple):
+    """One record that is no send log entry.
+
+    ``position`` is where it stands in its file (a byte offset or a row), ``original`` the record itself.
+    """
+
+    position: int
+    original: bytes
+    stage: Stage
+    error: UnusableError
+
+
+class Checked(NamedTuple):
+    """Entries (columns of :data:`SCHEMA`) and what was refused among the same records."""
+
+    entries: pa.RecordBatch
+    refused: Sequence[Refused]
+
+
+def has_plausible_times(entries: pa.RecordBatch) -> bool:
+    """Tell whether every ``requested_at`` lies in the range that can be stored and partitioned."""
+    times = entries.column("requested_at").cast(pa.int64())
+    if not len(times):
+        return True
+    values = times.to_numpy()
+    return bool(values.min() >= to_ms(EARLIEST) and values.max() < to_ms(LATEST))
+
+
+def to_ms(moment: datetime) -> int:
+    """Count whole milliseconds since 1970 UTC."""
+    return int(moment.timestamp()) * 1000
