@@ -34,8 +34,13 @@ class FailedRunError(RuntimeError):
     """Raised when the command did not end with exit code 0."""
 
 
-def run(command: Sequence[str], log: Path) -> Usage:
-    """Run ``command`` to its end; what it prints goes to ``log``.
+def run(command: Sequence[str], log: Path, *, except_child: int | None = None) -> Usage:
+    """Run ``command`` to its end.
+
+    Args:
+        command: The program and its arguments.
+        log: File for what it prints.
+        except_child: Process id of a child of ours that is none of the command's business.
 
     Raises:
         FailedRunError: the command failed; the text holds the end of its log.
@@ -51,7 +56,7 @@ def run(command: Sequence[str], log: Path) -> Usage:
         _, status, used = os.wait4(process.pid, 0)
         wall_secs = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        cpu_secs = used.ru_utime + used.ru_stime + _reap_orphans()
+        cpu_secs = used.ru_utime + used.ru_stime + _reap_orphans(except_child)
         memory.stop()
     if process.returncode:
         tail = log.read_text("utf-8", "replace")[-3000:]
@@ -72,22 +77,20 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _reap_orphans() -> float:
+def _reap_orphans(except_child: int | None) -> float:
     """Wait for adopted processes to end; returns their CPU seconds."""
     cpu_secs = 0.0
     deadline = time.monotonic() + _ORPHANS_END_SECS
-    while True:
-        try:
-            pid, _, used = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return cpu_secs
-        if pid:
-            cpu_secs += used.ru_utime + used.ru_stime
-        elif time.monotonic() > deadline:
-            for child in _children(os.getpid()):
-                os.kill(child, signal.SIGKILL)
-        else:
-            time.sleep(0.01)
+    while orphans := [pid for pid in _children(os.getpid()) if pid != except_child]:
+        if time.monotonic() > deadline:
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
+        for pid in orphans:
+            ended, _, used = os.wait4(pid, os.WNOHANG)
+            if ended:
+                cpu_secs += used.ru_utime + used.ru_stime
+        time.sleep(0.01)
+    return cpu_secs
 
 
 class _MemorySampler(threading.Thread):
@@ -97,14 +100,23 @@ class _MemorySampler(threading.Thread):
         super().__init__(daemon=True)
         self._pid = pid
         self._ended = threading.Event()
-        self.peak_process_mb = 0.0
+        self._peak_mb: dict[int, float] = {}
         self.peak_tree_mb = 0.0
+
+    @property
+    def peak_process_mb(self) -> float:
+        return max(self._peak_mb.values(), default=0.0)
 
     def run(self) -> None:
         while not self._ended.wait(_SAMPLE_SECS):
-            resident = [_memory_mb(pid) for pid in _tree(self._pid)]
-            self.peak_tree_mb = max(self.peak_tree_mb, sum(now for now, _ in resident))
-            self.peak_process_mb = max([self.peak_process_mb, *(peak for _, peak in resident)])
+            now_mb = 0.0
+            for pid in _tree(self._pid):
+                resident_mb, peak_mb = _memory_mb(pid)
+                now_mb += resident_mb
+                if peak_mb:
+                    # The last word counts: before its exec, a new process has its parent's peak.
+                    self._peak_mb[pid] = peak_mb
+            self.peak_tree_mb = max(self.peak_tree_mb, now_mb)
 
     def stop(self) -> None:
         self._ended.set()

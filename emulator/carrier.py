@@ -62,41 +62,28 @@ class CarrierRates:
     missing_optional: float = 0.005
 
 
-class Send:
-    """One accepted SendSms call: what all its recipients have in common."""
+class SmsOrder(NamedTuple):
+    """What a SendSms call asks for, apart from the recipients."""
 
-    __slots__ = (
-        "biz_id",
-        "extend_code",
-        "out_id",
-        "request_id",
-        "sign_name",
-        "template_code",
-        "template_param",
-    )
+    sign_name: str
+    template_code: str
+    template_param: str | None = None
+    out_id: str | None = None
+    extend_code: str | None = None
 
-    def __init__(
-        self,
-        biz_id: str,
-        request_id: str,
-        sign_name: str,
-        template_code: str,
-        template_param: str | None,
-        out_id: str | None,
-        extend_code: str | None,
-    ) -> None:
-        self.biz_id = biz_id
-        self.request_id = request_id
-        self.sign_name = sign_name
-        self.template_code = template_code
-        self.template_param = template_param
-        self.out_id = out_id
-        self.extend_code = extend_code
+
+class Send(NamedTuple):
+    """One accepted call: what its recipients have in common."""
+
+    biz_id: str
+    request_id: str
+    order: SmsOrder
 
     @property
     def content(self) -> str:
         """The text as QuerySendDetails shows it (the emulator knows no template texts)."""
-        return f"【{self.sign_name}】{self.template_code} {self.template_param or ''}".rstrip()
+        sign, code, param = self.order[:3]
+        return f"【{sign}】{code} {param or ''}".rstrip()
 
 
 class SmsRecord:
@@ -195,7 +182,7 @@ class Carrier:
         send = record.send
         err_code = record.err_code
         delivered = err_code == DELIVERED
-        size = 1 + len(send.template_param or "") // _CHARACTERS_PER_SMS
+        size = 1 + len(send.order.template_param or "") // _CHARACTERS_PER_SMS
         fields: dict[str, object] = {
             "send_time": beijing_text(record.sent_at_ms),
             "report_time": beijing_text(at_ms),
@@ -206,8 +193,8 @@ class Carrier:
             "sms_size": str(size),
             "biz_id": send.biz_id,
         }
-        if send.out_id is not None:
-            fields["out_id"] = send.out_id
+        if send.order.out_id is not None:
+            fields["out_id"] = send.order.out_id
         if draw() < rates.missing_phone:
             self._count("reports_without_phone")
             del fields["phone_number"]
@@ -228,7 +215,7 @@ class Carrier:
                 "phone_number": record.phone_number,
                 "send_time": beijing_compact(at_ms) if compact else beijing_text(at_ms),
                 "content": self._random.choice(_REPLIES),
-                "dest_code": f"10690999{record.send.extend_code or ''}",
+                "dest_code": f"10690999{record.send.order.extend_code or ''}",
                 "sequence_id": sequence if numeric else str(sequence),
             }
         )

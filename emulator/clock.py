@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Protocol
 
 # Everything Alibaba prints for people is in Beijing time, without an offset.
@@ -39,7 +40,13 @@ class SystemClock:
 
 def beijing_text(at_ms: int) -> str:
     """Write a time as Alibaba does: ``2017-09-01 00:00:00``, Beijing time, no offset."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms // 1000 + _BEIJING_OFFSET_SECS))
+    minute, second = divmod(at_ms // 1000, 60)
+    return f"{_beijing_minute(minute)}:{second:02d}"
+
+
+@lru_cache(maxsize=1024)  # most reports of one moment are written within a few minutes
+def _beijing_minute(minute: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(minute * 60 + _BEIJING_OFFSET_SECS))
 
 
 def beijing_compact(at_ms: int) -> str:

@@ -65,6 +65,16 @@ class Poll:
     retry: Callable[[int], Answer | None] = field(repr=False)
 
 
+class _Asked(NamedTuple):
+    """A request with everything that is known about it once it is authenticated."""
+
+    request: MnsRequest
+    query: Mapping[str, str]
+    caller: Caller
+    now_ms: int
+    host_url: str
+
+
 class MnsService:
     """Answers MNS requests from the queues of a store."""
 
@@ -79,23 +89,20 @@ class MnsService:
     def answer(self, request: MnsRequest, now_ms: int, host_url: str) -> Answer | Poll:
         """Do what the request asks; raises :class:`MnsError` to refuse it."""
         caller = self._authenticator.authenticate(request, now_ms)
+        asked = _Asked(request, _parse_query(request.query), caller, now_ms, host_url)
         parts = request.path.split("/")  # ['', 'queues', name, 'messages']
-        query = _parse_query(request.query)
         match len(parts), parts[-1]:
-            case 2, _:
-                return self._list(request, caller, now_ms, host_url)
-            case 3, "":
-                return self._list(request, caller, now_ms, host_url)
+            case (2, _) | (3, ""):
+                return self._list(asked)
             case 3, name:
-                return self._queue(request, query, caller, name, now_ms, host_url)
+                return self._queue(asked, name)
             case 4, "messages":
-                return self._messages(request, query, caller, parts[2], now_ms)
+                return self._messages(asked, parts[2])
             case _:
                 raise MnsError("InvalidRequestURL")
 
-    def _messages(
-        self, request: MnsRequest, query: Mapping[str, str], caller: Caller, name: str, now_ms: int
-    ) -> Answer | Poll:
+    def _messages(self, asked: _Asked, name: str) -> Answer | Poll:
+        request, query, caller, now_ms, _ = asked
         sends = request.method == "POST"
         # A token is for consuming one queue. What it may not do is refused before anything is
         # said about the queue, as observed for a queue name that did not exist.
@@ -116,15 +123,8 @@ class MnsService:
             case _:
                 raise MnsError("InvalidRequestURL")
 
-    def _queue(
-        self,
-        request: MnsRequest,
-        query: Mapping[str, str],
-        caller: Caller,
-        name: str,
-        now_ms: int,
-        host_url: str,
-    ) -> Answer:
+    def _queue(self, asked: _Asked, name: str) -> Answer:
+        request, query, caller, now_ms, _ = asked
         if caller.queue_name is not None:
             raise MnsError("AccessDeniedByRamPolicy")
         match request.method:
@@ -135,7 +135,7 @@ class MnsService:
                 self._store.set_attributes(queue, attributes, now_ms)
                 return Answer(204)
             case "PUT":
-                return self._create(request.body, name, now_ms, host_url)
+                return self._create(asked, name)
             case "GET":
                 queue = self._existing(name)
                 return Answer(200, mns_xml.queue_document(queue, queue.depths(now_ms)))
@@ -145,22 +145,23 @@ class MnsService:
             case _:
                 raise MnsError("InvalidRequestURL")
 
-    def _create(self, body: bytes, name: str, now_ms: int, host_url: str) -> Answer:
+    def _create(self, asked: _Asked, name: str) -> Answer:
         if len(name) > _MAX_QUEUE_NAME:
             raise MnsError("QueueNameLengthError")
         if not _QUEUE_NAME.fullmatch(name):
             raise MnsError("InvalidQueueName")
-        attributes = _attributes(mns_xml.parse_attributes(body), self._defaults)
-        location = (("Location", f"{host_url}/queues/{name}"),)
+        attributes = _attributes(mns_xml.parse_attributes(asked.request.body), self._defaults)
+        location = (("location", f"{asked.host_url}/queues/{name}"),)
         queue = self._store.get(name)
         if queue is None:
-            self._store.create(name, attributes, now_ms)
+            self._store.create(name, attributes, asked.now_ms)
             return Answer(201, headers=location)
         if queue.attributes != attributes:
             raise MnsError("QueueAlreadyExist")
         return Answer(204, headers=location)
 
-    def _list(self, request: MnsRequest, caller: Caller, now_ms: int, host_url: str) -> Answer:
+    def _list(self, asked: _Asked) -> Answer:
+        request, _, caller, now_ms, host_url = asked
         if request.method != "GET":
             raise MnsError("InvalidRequestURL")
         if caller.queue_name is not None:

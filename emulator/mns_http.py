@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from emulator import mns_xml
 from emulator.mns import Answer, MnsService, Poll
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from emulator.clock import Clock
     from emulator.queues import MessageQueue
 
-_CONSTANT_HEADERS = [
+_NO_CONTENT: Final = 204
+_CONSTANT_HEADERS: Final = [
     (b"content-type", b"text/xml;charset=utf-8"),
     (b"server", b"AliyunMNS"),
     (b"x-mns-version", VERSION.encode()),
@@ -52,6 +53,7 @@ class Pollers:
         """Return the answer, or None when the time is over, the client gone or the server stops."""
         self.watch(poll.queue)
         signals = self._signals[poll.queue.name]
+        gone.add_done_callback(lambda _: _wake(signals))
         while True:
             now_ms = self._clock.now_ms()
             if self._closed or gone.done():
@@ -61,7 +63,6 @@ class Pollers:
                 return answer
             signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             signals.add(signal)
-            gone.add_done_callback(lambda _, signal=signal: _set(signal))
             visible_at_ms = poll.queue.next_visible_at_ms()
             try:
                 await self._clock.wait(signal, min(poll.until_ms, visible_at_ms or poll.until_ms))
@@ -130,7 +131,7 @@ async def _until_disconnected(receive: Receive) -> None:
 
 async def _write(send: Send, answer: Answer, request_id: str) -> None:
     headers = [*_CONSTANT_HEADERS, (b"x-mns-request-id", request_id.encode())]
-    if answer.status != 204:
+    if answer.status != _NO_CONTENT:
         headers.append((b"content-length", b"%d" % len(answer.body)))
     headers += [(name.encode(), value.encode()) for name, value in answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from emulator.access import Keyring
-from emulator.carrier import DELIVERED, SmsRecord
+from emulator.carrier import DELIVERED, SmsOrder, SmsRecord
 from emulator.clock import BEIJING, beijing_text
 from emulator.rpc_auth import RpcCall, RpcError
-from emulator.sms_center import SmsCenter, SmsOrder
+from emulator.sms_center import SmsCenter
 
 Json = dict[str, object]
 
@@ -90,12 +90,14 @@ class RpcService:
 
     def _send_sms(self, given: Mapping[str, str], now_ms: int) -> Json:
         numbers = _required(given, "PhoneNumbers").split(",")
-        order = _order(
-            _required(given, "SignName"),
-            _required(given, "TemplateCode"),
-            given.get("TemplateParam") or None,
-            given.get("OutId") or None,
-            given.get("SmsUpExtendCode") or None,
+        order = _require_order(
+            SmsOrder(
+                _required(given, "SignName"),
+                _required(given, "TemplateCode"),
+                given.get("TemplateParam") or None,
+                given.get("OutId") or None,
+                given.get("SmsUpExtendCode") or None,
+            )
         )
         _require_numbers(numbers, _MAX_RECIPIENTS)
         send = self._center.send(order, list(dict.fromkeys(numbers)), now_ms)
@@ -116,7 +118,7 @@ class RpcService:
         _require_numbers(numbers, _MAX_BATCH_RECIPIENTS)
         out_id = given.get("OutId") or None
         texts = [
-            (number, _order(sign, template_code, param, out_id, extend))
+            (number, _require_order(SmsOrder(sign, template_code, param, out_id, extend)))
             for number, sign, param, extend in zip(numbers, signs, params, extends, strict=True)
         ]
         return {"BizId": self._center.send_batch(texts, now_ms, now_ms).biz_id}
@@ -141,12 +143,12 @@ def _detail(record: SmsRecord, now_ms: int) -> Json:
     detail: Json = {
         "PhoneNum": record.phone_number,
         "SendStatus": _AWAITING,
-        "TemplateCode": send.template_code,
+        "TemplateCode": send.order.template_code,
         "Content": send.content,
         "SendDate": beijing_text(record.sent_at_ms),
     }
-    if send.out_id is not None:
-        detail["OutId"] = send.out_id
+    if send.order.out_id is not None:
+        detail["OutId"] = send.order.out_id
     if record.reported_at_ms is not None and record.reported_at_ms <= now_ms:
         detail["SendStatus"] = _DELIVERED if record.err_code == DELIVERED else _FAILED
         detail["ErrCode"] = record.err_code
@@ -154,24 +156,19 @@ def _detail(record: SmsRecord, now_ms: int) -> Json:
     return detail
 
 
-def _order(
-    sign_name: str,
-    template_code: str,
-    template_param: str | None,
-    out_id: str | None,
-    extend_code: str | None,
-) -> SmsOrder:
-    if not sign_name:
+def _require_order(order: SmsOrder) -> SmsOrder:
+    param, out_id, extend_code = order.template_param, order.out_id, order.extend_code
+    if not order.sign_name:
         raise ServiceRefusal("isv.SMS_SIGNATURE_ILLEGAL", "该账号下找不到对应签名")
-    if not _TEMPLATE_CODE.fullmatch(template_code):
+    if not _TEMPLATE_CODE.fullmatch(order.template_code):
         raise ServiceRefusal("isv.SMS_TEMPLATE_ILLEGAL", "该账号下找不到对应模板")
-    if template_param is not None and not isinstance(_json(template_param), dict):
+    if param is not None and not isinstance(_json(param), dict):
         raise ServiceRefusal("isv.INVALID_JSON_PARAM", "参数格式错误，请修改为字符串值")
     if out_id is not None and len(out_id) > _MAX_OUT_ID:
         raise ServiceRefusal("isv.INVALID_PARAMETERS", "OutId")
     if extend_code is not None and not _EXTEND_CODE.fullmatch(extend_code):
         raise ServiceRefusal("isv.EXTEND_CODE_ERROR", "扩展码使用错误")
-    return SmsOrder(sign_name, template_code, template_param, out_id, extend_code)
+    return order
 
 
 def _require_numbers(numbers: list[str], most: int) -> None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from emulator.access import Keyring
-from emulator.signatures import acs3_signature, rpc_signature
+from emulator.signatures import acs3_signature, acs3_string_to_sign, rpc_signature
 
 API_VERSION: Final = "2017-05-25"
 _ALLOWED_SKEW_MS: Final = 15 * 60 * 1000
@@ -118,7 +118,8 @@ class RpcAuthenticator:
         secret = self._secret(credentials.get("Credential", ""))
         _require_fresh(headers["x-acs-date"], now_ms)
         body_hash = hashlib.sha256(request.body).hexdigest()
-        expected = acs3_signature(secret, request.method, request.path, query, headers, signed)
+        string_to_sign = acs3_string_to_sign(request.method, request.path, query, headers, signed)
+        expected = acs3_signature(secret, string_to_sign)
         if (
             headers.get("x-acs-content-sha256") != body_hash
             or credentials.get("Signature") != expected

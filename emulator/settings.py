@@ -45,7 +45,7 @@ class EmulatorSettings:
     key_id: str = "emulator-key-id"
     key_secret: str = field(default="emulator-key-secret", repr=False)
     token_lifetime_secs: int = 600
-    expired_token_code: str = "AccessDenied"
+    expired_token_code: str = "AccessDenied"  # noqa: S105 (an error code)
     queue: QueueAttributes = QueueAttributes()
     carrier: CarrierRates = CarrierRates()
     traffic: TrafficSettings = TrafficSettings()

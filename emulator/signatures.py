@@ -55,18 +55,16 @@ def rpc_signature(secret: str, method: str, parameters: Iterable[tuple[str, str]
     return base64.b64encode(digest).decode()
 
 
-def acs3_signature(
-    secret: str,
+def acs3_string_to_sign(
     method: str,
     path: str,
     query: Iterable[tuple[str, str]],
     headers: Mapping[str, str],
     signed_headers: Iterable[str],
 ) -> str:
-    """Return the hex ACS3-HMAC-SHA256 signature of a request.
+    """Lay out an ACS3 request as the gateway does before it signs.
 
     Args:
-        secret: the access key secret.
         method: the HTTP method in upper case.
         path: the request path.
         query: the decoded query parameters.
@@ -84,6 +82,9 @@ def acs3_signature(
             headers.get("x-acs-content-sha256", ""),
         ]
     )
-    hashed = hashlib.sha256(canonical.encode()).hexdigest()
-    string_to_sign = f"ACS3-HMAC-SHA256\n{hashed}"
+    return f"ACS3-HMAC-SHA256\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def acs3_signature(secret: str, string_to_sign: str) -> str:
+    """Return the hex HMAC-SHA256 that belongs behind ``Signature=``."""
     return hmac.new(secret.encode(), string_to_sign.encode(), "sha256").hexdigest()

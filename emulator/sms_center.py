@@ -5,21 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple
 
-from emulator.carrier import Carrier, Send, SmsRecord
+from emulator.carrier import Carrier, Send, SmsOrder, SmsRecord
 from emulator.clock import beijing_day
 from emulator.outbox import Outbox
-
-
-class SmsOrder(NamedTuple):
-    """What a SendSms call asks for, apart from the recipients."""
-
-    sign_name: str
-    template_code: str
-    template_param: str | None = None
-    out_id: str | None = None
-    extend_code: str | None = None
 
 
 class SmsCenter:
@@ -65,7 +54,7 @@ class SmsCenter:
         """Send each number its own text under one biz_id.
 
         Args:
-            texts: recipients with what they get.
+            texts: recipients with what they get; at least one.
             requested_at_ms: when the application asked; in the past for simulated history.
             now_ms: the current time.
             over: everything that these sends cause has happened by now.
@@ -73,18 +62,15 @@ class SmsCenter:
         biz_id = f"{self._next_biz}^0"
         self._next_biz += 1
         request_id = self.request_id()
-        send: Send | None = None
+        send = Send(biz_id, request_id, texts[0][1])
         latest_ms = now_ms if over else None
-        previous: SmsOrder | None = None
         for phone, order in texts:
-            if send is None or order is not previous:
-                send, previous = Send(biz_id, request_id, *order), order
+            if order is not send.order:
+                send = Send(biz_id, request_id, order)
             record, told = self._carrier.carry(send, phone, requested_at_ms, latest_ms)
             self._records.append(record)
             for message_type, body, due_ms in told:
                 self._outbox.post(self._queue_prefix + message_type, body, due_ms, now_ms)
-        if send is None:
-            raise ValueError("a send needs at least one recipient")
         return send
 
     def details(self, phone_number: str, day: str, biz_id: str | None) -> list[SmsRecord]:

@@ -11,11 +11,12 @@ from typing import Final, NamedTuple
 
 import msgspec.json
 
+from emulator.carrier import Send, SmsOrder
 from emulator.clock import utc_text
 from emulator.outbox import Outbox
 from emulator.send_log import SendLogWriter
 from emulator.settings import TrafficSettings
-from emulator.sms_center import SmsCenter, SmsOrder
+from emulator.sms_center import SmsCenter
 
 # History without --traffic_days happened in these minutes before the start.
 _LEAST_HISTORY_MS: Final = 10 * 60 * 1000
@@ -170,9 +171,7 @@ class Traffic:
             return len(phones)
         self.counts["logged_sms"] += len(phones)
         if self._log is not None:
-            lines = list(
-                _log_lines(kind, order, send.biz_id, send.request_id, phones, requested_at_ms)
-            )
+            lines = list(_log_lines(kind, send, phones, requested_at_ms))
             if not over and random.random() < _LOGGED_LATE:
                 late_ms = now_ms + random.randrange(_LATE_MS)
                 heapq.heappush(self._late, (late_ms, next(self._order), requested_at_ms, lines))
@@ -187,16 +186,10 @@ class Traffic:
         return f"{random.choice(_PREFIXES)}{int(random.random() * 100_000_000):08d}"
 
 
-def _log_lines(
-    kind: _Kind,
-    order: SmsOrder,
-    biz_id: str,
-    request_id: str,
-    phones: list[str],
-    requested_at_ms: int,
-) -> Iterator[bytes]:
+def _log_lines(kind: _Kind, send: Send, phones: list[str], requested_at_ms: int) -> Iterator[bytes]:
+    order = send.order
     entry: dict[str, object] = {
-        "biz_id": biz_id,
+        "biz_id": send.biz_id,
         "phone_number": "",
         "out_id": order.out_id,
         "sign_name": order.sign_name,
@@ -206,7 +199,7 @@ def _log_lines(
         "campaign": kind.campaign,
         "tags": kind.tags,
         "requested_at": utc_text(requested_at_ms),
-        "request_id": request_id,
+        "request_id": send.request_id,
     }
     present = {name: value for name, value in entry.items() if value is not None}
     for phone in phones:

@@ -236,10 +236,10 @@ def _earliest(catalog: Catalog, table: str, column: str) -> float:
     for paths in catalog.files(table).values():
         for path in paths:
             metadata = pq.read_metadata(path)
-            index = metadata.schema.to_arrow_schema().get_field_index(column)
-            for group in range(metadata.num_row_groups):
-                moment = metadata.row_group(group).column(index).statistics.min
-                earliest = min(earliest, to_ms(moment))
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                columns = map(group.column, range(group.num_columns))
+                chunk = next(part for part in columns if part.path_in_schema == column)
+                earliest = min(earliest, to_ms(chunk.statistics.min))
     return earliest
 
 

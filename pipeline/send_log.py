@@ -151,6 +151,7 @@ _OPTIONAL_TEXTS: Final = (
     "campaign",
     "request_id",
 )
+_YEARS: Final = range(1971, 9999)
 _FIELDS: Final = frozenset({*_REQUIRED_TEXTS, *_OPTIONAL_TEXTS, "requested_at", "tags"})
 
 
@@ -197,8 +198,10 @@ def _is_text(value: object) -> TypeGuard[str]:
 def _utc(requested_at: object) -> datetime:
     if not isinstance(requested_at, datetime) or requested_at.utcoffset() is None:
         raise ValueError("requested_at must be an aware datetime, as datetime.now(timezone.utc) is")
-    if not 1970 < requested_at.year < datetime.max.year:
-        raise ValueError("requested_at must be a time of this age")
+    if requested_at.year not in _YEARS:
+        raise ValueError(
+            "requested_at must lie in the years that the pipeline stores, 1971 to 9998"
+        )
     return requested_at.astimezone(timezone.utc)
 
 

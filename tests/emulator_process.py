@@ -45,7 +45,9 @@ class EmulatorProcess(NamedTuple):
 def start_emulator_process(*flags: str) -> EmulatorProcess:
     """Start ``python -m emulator`` on a free port and wait for its ready line."""
     command = [sys.executable, "-m", "emulator", "--port=0", *flags]
-    process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(  # noqa: S603 (our own command)
+        command, cwd=_ROOT, stdout=subprocess.PIPE, text=True
+    )
     line = _first_line(process)
     ready = _READY.fullmatch(line.strip())
     if ready is None:

@@ -57,6 +57,7 @@ class _Report(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 _decode: Final = msgspec.json.Decoder(_Report).decode
+_NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class CanonicalReports(NamedTuple):
@@ -90,8 +91,8 @@ def _decode_slice(bodies: pa.Array) -> CanonicalReports:
         opened = map(_open, rows)
     else:
         opened = map(b64decode, rows, repeat(None), repeat(True))
-    texts, closed = _collect(opened, binascii.Error)
-    reports, others = _collect(map(_decode, texts), msgspec.DecodeError)
+    texts, closed = _collect(opened, (binascii.Error,))
+    reports, others = _collect(map(_decode, texts), _NOT_DECODED)
     for row in reversed(others):
         del texts[row]
     recognised = np.ones(len(bodies), np.bool_)
@@ -109,7 +110,9 @@ def _open(body: bytes) -> bytes:
     return body if body.startswith(b"{") else b64decode(body, None, True)
 
 
-def _collect(results: Iterator[_T], errors: type[Exception]) -> tuple[list[_T], list[int]]:
+def _collect(
+    results: Iterator[_T], errors: tuple[type[Exception], ...]
+) -> tuple[list[_T], list[int]]:
     """Collect results; return them, and the positions where there was an error instead.
 
     The loop runs in C: ``extend`` keeps what it took before an error, and ``map`` goes on after

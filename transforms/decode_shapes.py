@@ -19,6 +19,9 @@ from transforms.failures import UnusableError
 _MAX_INT: Final = 2**31 - 1
 _MAX_INT_DIGITS: Final = 10
 
+# No document and no capture shows success in quotes; taken for what it says, and counted.
+_QUOTED: Final = {"true": True, "false": False}
+
 
 @dataclass(frozen=True)
 class TimeFormat:
@@ -318,9 +321,8 @@ def _verdict(shape: ReportShape, fields: JsonObject) -> bool:
     success = _required(name, fields.get(name))
     if isinstance(success, bool):
         return success
-    # No document and no capture shows quotes; they are taken for what they say, and counted.
-    if success in {"true", "false"}:
-        return bool(success == "true")
+    if isinstance(success, str) and success in _QUOTED:
+        return _QUOTED[success]
     raise UnusableError("wrong_type", f"{name}: expected true or false")
 
 

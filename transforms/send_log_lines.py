@@ -22,9 +22,7 @@ from transforms.send_log_checks import (
     LATEST,
     SCHEMA,
     TAGS_TYPE,
-    TEXTS,
     TIME_RANGE,
-    TIME_TYPE,
     Checked,
     Refused,
     has_plausible_times,
@@ -82,15 +80,18 @@ def _decode(
     lines: Sequence[bytes], decode: Callable[[bytes], Any]
 ) -> tuple[pa.RecordBatch, Sequence[int]]:
     """Decode some lines; also answer the indices of those that were refused."""
-    records = []
-    failed = []
-    for index, line in enumerate(lines):
+    records: list[Any] = []
+    failed: list[int] = []
+    decoded = map(decode, lines)
+    while True:
         try:
-            records.append(decode(line))
+            # Stops at a refusal with the records before it kept; the next turn goes on behind it.
+            records.extend(decoded)
         except _REFUSALS:
-            if line.strip():
-                failed.append(index)
-    return _to_batch(records), failed
+            failed.append(len(records) + len(failed))
+        else:
+            break
+    return _to_batch(records), [index for index in failed if lines[index].strip()]
 
 
 def _decode_suspect(line: bytes) -> Any:
@@ -105,18 +106,31 @@ def _decode_suspect(line: bytes) -> Any:
 
 def _to_batch(records: Sequence[Any]) -> pa.RecordBatch:
     """Turn records into columns."""
-    tags = [record.tags for record in records]
-    columns: dict[str, pa.Array] = {
-        name: pa.array([getattr(record, name) for record in records], pa.string()) for name in TEXTS
-    }
-    columns["requested_at"] = pa.array([record.requested_at for record in records], TIME_TYPE)
-    columns["tags"] = pa.MapArray.from_arrays(
-        pa.array(accumulate(map(len, tags), initial=0), pa.int32()),
-        pa.array(chain.from_iterable(tags), pa.string()),
-        pa.array(chain.from_iterable(each.values() for each in tags), pa.string()),
+    if not records:
+        return pa.RecordBatch.from_pylist([], schema=SCHEMA)
+    values = dict(
+        zip(
+            _RECORD_TYPE.__struct_fields__,
+            zip(*map(msgspec.structs.astuple, records), strict=True),
+            strict=True,
+        )
+    )
+    columns = [
+        _to_maps(values[field.name])
+        if field.name == "tags"
+        else pa.array(values[field.name], field.type)
+        for field in SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _to_maps(tags: Sequence[dict[str, str]]) -> pa.MapArray:
+    return pa.MapArray.from_arrays(
+        pa.array(list(accumulate(map(len, tags), initial=0)), pa.int32()),
+        pa.array(list(chain.from_iterable(tags)), pa.string()),
+        pa.array([value for each in tags for value in each.values()], pa.string()),
         type=TAGS_TYPE,
     )
-    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
 def _refuse(line: bytes, position: int) -> Refused:

@@ -24,3 +24,5 @@ COMPETITORS: Final = {
 REFERENCE: Final = "duckdb"
 # Minutes a million rows, and nowhere near the others: one round says enough.
 SLOW: Final = frozenset({"plain", "plain-quiet", "plain-msgspec", "idiomatic", "idiomatic-msgspec"})
+# Nobody has corrections in this input: every outcome is the first of its key.
+FIRST_REVISION: Final = 1

@@ -13,6 +13,7 @@ from typing import Final
 
 import duckdb
 
+from benchmarks.competitors import FIRST_REVISION
 from benchmarks.generate import Inputs
 
 _TEXT_FIELDS: Final = (
@@ -88,7 +89,7 @@ FROM reports r FULL JOIN read_parquet($send_log) s
 
 _NO_ENTRIES: Final = "CAST(MAP {} AS MAP(VARCHAR, VARCHAR))"
 _ENRICHED: Final = f"""
-    SELECT event_id, CAST(0 AS INTEGER) AS revision, match, 'mns' AS origin, biz_id, phone_number,
+    SELECT event_id, CAST({FIRST_REVISION} AS INTEGER) AS revision, match, 'mns' AS origin, biz_id, phone_number,
         success, err_code, err_msg, out_id, sms_size, send_time, report_time,
         {_NO_ENTRIES} AS unknown_fields, message_id, enqueued_at, sign_name, template_code,
         template_param, sms_up_extend_code, campaign, coalesce(tags, {_NO_ENTRIES}) AS tags,

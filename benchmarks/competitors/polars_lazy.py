@@ -13,6 +13,7 @@ from typing import Final
 
 import polars as pl
 
+from benchmarks.competitors import FIRST_REVISION
 from benchmarks.generate import Inputs
 
 _KEY: Final = ("biz_id", "phone_number")
@@ -123,7 +124,7 @@ def _enriched(joined: pl.LazyFrame, tags_type: pl.DataType) -> pl.LazyFrame:
     before = {"unknown_fields": no_entries, "tags": pl.coalesce("tags", no_entries)}
     return joined.filter(pl.col("message_id").is_not_null()).select(
         "event_id",
-        pl.lit(0, pl.Int32).alias("revision"),
+        pl.lit(FIRST_REVISION, pl.Int32).alias("revision"),
         pl.when("sent").then(pl.lit("matched")).otherwise(pl.lit("orphan")).alias("match"),
         pl.lit("mns").alias("origin"),
         *_KEY,

@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 import pybase64
 
+from benchmarks.competitors import FIRST_REVISION
 from schemas.contracts import contract
 
 Record: TypeAlias = dict[str, Any]
@@ -177,7 +178,7 @@ def enrich(report: Record, send: Mapping[str, Any] | None) -> Record:
     return {
         **report,
         "event_id": _event_id(report),
-        "revision": 0,
+        "revision": FIRST_REVISION,
         "match": "matched" if send else "orphan",
         "origin": "mns",
         "out_id": report["out_id"] or found.get("out_id"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 
 
 @dataclass
@@ -43,12 +44,15 @@ class LeaseLedger:
         self._renewal_margin = renewal_margin
         self._max_hold = max_hold
         self._leases: dict[int, Lease] = {}
+        # Every lease by its oldest message; those no longer held are dropped when they surface.
+        self._by_age: list[tuple[datetime, int]] = []
         self._received = 0
 
     def hold(self, lease: Lease) -> int:
         """Take a lease into the ledger; return its number."""
         self._received += 1
         self._leases[self._received] = lease
+        heappush(self._by_age, (lease.oldest_enqueued_at, self._received))
         return self._received
 
     def get(self, number: int) -> Lease | None:
@@ -84,10 +88,13 @@ class LeaseLedger:
 
     def oldest_enqueued_at(self) -> datetime | None:
         """Return the event time of the oldest message held; leases written off hold nothing."""
-        return min(
-            (lease.oldest_enqueued_at for lease in self._leases.values() if lease.is_alive),
-            default=None,
-        )
+        while self._by_age:
+            oldest, number = self._by_age[0]
+            lease = self._leases.get(number)
+            if lease is not None and lease.is_alive:
+                return oldest
+            heappop(self._by_age)
+        return None
 
     def __len__(self) -> int:
         """Count the leases."""

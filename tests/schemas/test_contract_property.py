@@ -7,7 +7,7 @@ from typing import Any
 
 import fastavro
 from fastavro.validation import validate
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.contracts import Contract, ContractError, contract, contract_names
@@ -91,7 +91,7 @@ def fastavro_takes(compiled: Contract, record: dict[str, Any]) -> bool:
 
 
 @given(records())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_fast_check_takes_exactly_what_fastavro_takes(
     drawn: tuple[Contract, dict[str, Any]],
 ) -> None:

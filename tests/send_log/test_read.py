@@ -306,7 +306,7 @@ def test_avro_with_local_times_or_bare_numbers_is_refused(tmp_path: Path) -> Non
 
 
 def test_what_fastavro_reads_in_place_of_datafusion_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     file = tmp_path / "a.avro"
     write_avro(file, [ENTRY, {**ENTRY, "biz_id": ""}, {**ENTRY, "out_id": "a\x00"}, ENTRY])
