@@ -8,7 +8,7 @@ from typing import Final
 
 import duckdb
 
-from analytics.catalog import DataFile, Snapshot, read_snapshot
+from analytics.catalog import DataFile, DatasetError, Snapshot, read_snapshot
 from analytics.questions import SETUP, read_sql
 from schemas.contracts import contract
 
@@ -49,8 +49,8 @@ def connect(
         ``last_day`` and ``as_of``. Later epochs do not show: connect again.
 
     Raises:
-        DatasetError: there is no dataset, or nothing was committed to it yet.
-        duckdb.Error: a file of ``sql_dir`` is not valid SQL.
+        DatasetError: there is no dataset, nothing was committed to it yet, or a file of it is damaged.
+        duckdb.Error: a file of ``sql_dir`` is not valid SQL, or a commit just moved a file: try again.
     """
     return open_snapshot(
         read_snapshot(Path(dataset)),
@@ -84,14 +84,22 @@ def open_snapshot(
 def _create_table(
     connection: duckdb.DuckDBPyConnection, table: str, contract_name: str, files: Sequence[DataFile]
 ) -> None:
-    if files:
-        paths = [str(file.path) for file in files]
+    if not files:
+        columns = contract(contract_name).arrow.empty_table()
+        connection.from_arrow(columns).create(table)
+        return
+    paths = [str(file.path) for file in files]
+    try:
         # By name, so that files from before a field was added to the contract still answer.
         rows = connection.read_parquet(paths, union_by_name=True, hive_partitioning=False)
         rows.create_view(table)
-    else:
-        columns = contract(contract_name).arrow.empty_table()
-        connection.from_arrow(columns).create(table)
+    except duckdb.IOException:
+        raise  # a commit may have moved or removed a file: a newer snapshot knows
+    except duckdb.Error as error:
+        raise DatasetError(
+            f"A file of the table {table} is no Parquet file any more ({type(error).__name__}): "
+            "restore it, or recompute its day with `sms-receipts backfill`."
+        ) from error
 
 
 def _near(

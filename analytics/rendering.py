@@ -17,6 +17,8 @@ from analytics.questions import Question
 
 # A terminal shows this many rows of an answer; JSON always has all of them.
 _ROWS_SHOWN: Final = 20
+# A single row of more columns than these reads better downwards.
+_COLUMNS_SIDE_BY_SIDE: Final = 10
 # Where no terminal is, there is no width to respect.
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 _NOTHING: Final = "–"
@@ -79,8 +81,15 @@ def print_tables(report: Report) -> None:
         highlight=False,
     )
     for answer in report.answers:
-        console.print()
-        console.print(_table(answer))
+        console.print(f"\n{answer.question.title}", style="bold")
+        if answer.rows:
+            console.print(_table(answer))
+        else:
+            console.print("  nothing")
+        if len(answer.rows) > _ROWS_SHOWN:
+            console.print(f"  {len(answer.rows) - _ROWS_SHOWN} more rows: --json has them all.")
+        if answer.question.note:
+            console.print(f"  {answer.question.note}", style="dim")
 
 
 def print_questions(questions: Sequence[Question], *, as_json: bool) -> None:
@@ -100,20 +109,10 @@ def _console() -> Console:
 
 
 def _table(answer: Answer) -> Table:
-    """Lay an answer out; one row alone reads better as a list of its columns."""
-    notes = [answer.question.note] if answer.question.note else []
-    if len(answer.rows) > _ROWS_SHOWN:
-        notes.append(f"{len(answer.rows) - _ROWS_SHOWN} more rows: --json has them all.")
-    table = Table(
-        title=answer.question.title,
-        title_justify="left",
-        title_style="bold",
-        caption=" ".join(notes) or None,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    """Lay an answer out."""
+    table = Table(box=box.SIMPLE_HEAD)
     names = [column.replace("_", " ") for column in answer.columns]
-    if len(answer.rows) == 1 and len(names) > 1 and answer.question.name == "overview":
+    if len(answer.rows) == 1 and len(names) > _COLUMNS_SIDE_BY_SIDE:
         table.show_header = False
         table.add_column()
         table.add_column(justify="right")

@@ -10,7 +10,7 @@ from typing import Final
 from emulator.queues import QueueStore
 
 # A backdated message lives at least this share of the retention on, or nobody could read it.
-_LEAST_REMAINING_SHARE: Final = 0.5
+_LEAST_REMAINING_SHARE: Final = 0.25
 
 
 class Outbox:

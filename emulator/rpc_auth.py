@@ -10,7 +10,12 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from emulator.access import Keyring
-from emulator.signatures import acs3_signature, acs3_string_to_sign, rpc_signature
+from emulator.signatures import (
+    acs3_signature,
+    acs3_string_to_sign,
+    rpc_signature,
+    rpc_string_to_sign,
+)
 
 API_VERSION: Final = "2017-05-25"
 _ALLOWED_SKEW_MS: Final = 15 * 60 * 1000
@@ -28,7 +33,11 @@ _ERRORS: Final[dict[str, tuple[int, str]]] = {
     "InvalidTimeStamp.Format": (400, "Specified time stamp or date value is not well formatted."),
     "InvalidVersion": (400, "Specified parameter Version is not valid."),
     "Missing": (400, "{0} is mandatory for this action."),
-    "SignatureDoesNotMatch": (400, "Specified signature is not matched with our calculation."),
+    # The Python core client insists on what stands behind the colon.
+    "SignatureDoesNotMatch": (
+        400,
+        "Specified signature is not matched with our calculation. server string to sign is:{0}",
+    ),
     "SignatureNonceUsed": (400, "Specified signature nonce was used already."),
 }
 
@@ -36,12 +45,12 @@ _ERRORS: Final[dict[str, tuple[int, str]]] = {
 class RpcError(Exception):
     """Raised by the gateway: an HTTP error, before any service has seen the call."""
 
-    def __init__(self, code: str, parameter: str = "") -> None:
-        """Refuse with ``code``; ``Missing`` is followed by the name of the parameter."""
+    def __init__(self, code: str, subject: str = "") -> None:
+        """Refuse with ``code``; ``subject`` is the missing parameter or the string to sign."""
         super().__init__(code)
         self.status, text = _ERRORS[code]
-        self.code = code + parameter
-        self.message = text.format(parameter)
+        self.code = f"Missing{subject}" if code == "Missing" else code
+        self.message = text.format(subject)
 
 
 class RpcRequest(NamedTuple):
@@ -92,8 +101,9 @@ class RpcAuthenticator:
             raise RpcError("IncompleteSignature")
         secret = self._secret(given["AccessKeyId"])
         _require_fresh(given["Timestamp"], now_ms)
-        if rpc_signature(secret, request.method, given.items()) != signature:
-            raise RpcError("SignatureDoesNotMatch")
+        string_to_sign = rpc_string_to_sign(request.method, given.items())
+        if rpc_signature(secret, string_to_sign) != signature:
+            raise RpcError("SignatureDoesNotMatch", string_to_sign)
         self._require_new_nonce(given["SignatureNonce"], now_ms)
         return _call(given["Action"], given["Version"], given)
 
@@ -124,7 +134,7 @@ class RpcAuthenticator:
             headers.get("x-acs-content-sha256") != body_hash
             or credentials.get("Signature") != expected
         ):
-            raise RpcError("SignatureDoesNotMatch")
+            raise RpcError("SignatureDoesNotMatch", string_to_sign)
         self._require_new_nonce(headers["x-acs-signature-nonce"], now_ms)
         return _call(headers["x-acs-action"], headers["x-acs-version"], dict([*query, *form]))
 

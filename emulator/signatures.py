@@ -47,10 +47,13 @@ def canonical_query(parameters: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def rpc_signature(secret: str, method: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """Return the RPC v1 signature; ``parameters`` must not hold ``Signature`` itself."""
-    query = canonical_query(parameters)
-    string_to_sign = f"{method}&%2F&{percent_encode(query)}"
+def rpc_string_to_sign(method: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """Lay out an RPC v1 call; ``parameters`` must not hold ``Signature`` itself."""
+    return f"{method}&%2F&{percent_encode(canonical_query(parameters))}"
+
+
+def rpc_signature(secret: str, string_to_sign: str) -> str:
+    """Return the base64 HMAC-SHA1 that belongs into the parameter ``Signature``."""
     digest = hmac.digest(f"{secret}&".encode(), string_to_sign.encode(), "sha1")
     return base64.b64encode(digest).decode()
 

@@ -227,4 +227,4 @@ def _garbage() -> Iterator[tuple[str, str]]:
     raw = (b"\xff\xfe\x00garbage", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", b"\xe4\xb8")
     texts = ("neither base64 nor JSON!", "<script>alert('&')</script> ]]>", "e30", "===")
     encoded = [base64.b64encode(body).decode() for body in (*(j.encode() for j in jsons), *raw)]
-    return itertools.product([*encoded, *texts], ("SmsReport", "SmsUp")).__iter__()
+    yield from itertools.cycle(itertools.product([*encoded, *texts], ("SmsReport", "SmsUp")))

@@ -57,7 +57,7 @@ def backfill(
         as_of_ms=to_ms(as_of),
         counts=manifest.counts,
         added=manifest.files,
-        replaced=[(table.name, dt) for table in _RECOMPUTED for dt in names],
+        removed=[file.path for table in _RECOMPUTED for file in catalog.files(table.name, names)],
         archive_files={},
         send_log={},
     )

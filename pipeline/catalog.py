@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from typing_extensions import Self
 
 from pipeline.errors import AlreadyRunningError, OutputError
-from transforms.tables import WrittenFile
+from transforms.tables import Written, WrittenFile
 
 STAGING: Final = "_staging"
 _FILE_NAME: Final = "catalog.sqlite"
@@ -30,7 +30,7 @@ _LOCK_NAME: Final = "_lock"
 _LAYOUT: Final = """
 CREATE TABLE IF NOT EXISTS epochs (
     epoch INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,               -- run | backfill
+    kind TEXT NOT NULL,               -- run | backfill | compact
     as_of_ms INTEGER NOT NULL,        -- the moment against which patience was measured
     committed_at_ms INTEGER NOT NULL,
     counts TEXT NOT NULL              -- JSON object: name -> number
@@ -57,17 +57,22 @@ CREATE TABLE IF NOT EXISTS send_log_files (
 """
 
 
-class Commit(NamedTuple):
-    """What one epoch changes, all at once.
+class DataFile(NamedTuple):
+    """A current file of a table; ``path`` is relative to the dataset."""
 
-    ``replaced`` are ``(table, dt)`` partitions whose files so far leave the dataset.
-    """
+    path: str
+    dt: str
+    rows: int
+
+
+class Commit(NamedTuple):
+    """What one epoch changes, all at once; ``removed`` files leave the dataset."""
 
     kind: str
     as_of_ms: int
     counts: Mapping[str, int]
     added: Sequence[WrittenFile]
-    replaced: Collection[tuple[str, str]]
+    removed: Collection[str]
     archive_files: Mapping[str, Sequence[int]]
     send_log: Mapping[str, int]
 
@@ -92,22 +97,26 @@ class Catalog:
         self._clock = clock
 
     def __enter__(self) -> Self:
-        with _writing(self.dataset):
+        with ExitStack() as opened, _writing(self.dataset):
             os.makedirs(os.path.join(self.dataset, STAGING), exist_ok=True)
-            self._lock = open(os.path.join(self.dataset, _LOCK_NAME), "w", encoding="ascii")  # noqa: SIM115
+            lock = opened.enter_context(
+                open(os.path.join(self.dataset, _LOCK_NAME), "w", encoding="ascii")
+            )
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._lock.close()
                 raise AlreadyRunningError(
                     f"Another sms-receipts process is writing to {self.dataset}: wait for it, stop it, "
                     "or give this one another --dataset."
                 ) from None
-            self._database = sqlite3.connect(os.path.join(self.dataset, _FILE_NAME))
+            self._database = opened.enter_context(
+                closing(sqlite3.connect(os.path.join(self.dataset, _FILE_NAME)))
+            )
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_LAYOUT)
-        self._finish_commits()
+            self._finish_commits()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
@@ -116,31 +125,37 @@ class Catalog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._database.close()
-        self._lock.close()
+        self._opened.close()
 
     def staging(self, attempt: str) -> str:
         """The directory in which the files of one attempt wait for their commit."""
         return os.path.join(self.dataset, STAGING, attempt)
 
-    def files(self, table: str) -> dict[str, list[str]]:
-        """The current files of a table, absolute, by Beijing day."""
-        files: dict[str, list[str]] = {}
+    def files(self, table: str, days: Collection[str] | None = None) -> list[DataFile]:
+        """The current files of a table, in the order of their paths; of some days, or of all."""
         rows = self._database.execute(
-            "SELECT dt, path FROM data_files WHERE table_name = ? AND removed_by IS NULL ORDER BY path",
-            (table,),
+            "SELECT path, dt, rows FROM data_files"
+            " WHERE table_name = ? AND removed_by IS NULL"
+            " AND (? IS NULL OR dt IN (SELECT value FROM json_each(?))) ORDER BY path",
+            (table, *(2 * [days if days is None else json.dumps(sorted(days))])),
         )
-        for dt, path in rows:
-            files.setdefault(dt, []).append(os.path.join(self.dataset, path))
-        return files
+        return [DataFile(*row) for row in rows]
 
-    def row_count(self, table: str) -> int:
-        """How many rows the table has."""
-        (rows,) = self._database.execute(
-            "SELECT coalesce(sum(rows), 0) FROM data_files WHERE table_name = ? AND removed_by IS NULL",
-            (table,),
-        ).fetchone()
-        return int(rows)
+    def days_of_last_commit(self) -> list[str]:
+        """The days that the last commit added files to."""
+        days = self._database.execute(
+            "SELECT DISTINCT dt FROM data_files WHERE added_by = (SELECT max(epoch) FROM epochs)"
+        )
+        return sorted(dt for (dt,) in days)
+
+    def absolute(self, path: str) -> str:
+        """Where a file of the dataset is."""
+        return os.path.join(self.dataset, path)
+
+    def written(self) -> Written:
+        """What a run may look up of the past, wherever its workers are."""
+        leaving = self._database.execute("SELECT path FROM data_files WHERE removed_by IS NOT NULL")
+        return Written(self.dataset, frozenset(path for (path,) in leaving))
 
     def unconsumed(self, archive_files: Iterable[str]) -> list[str]:
         """Those of the archive files that no epoch has read, in the given order."""
@@ -180,9 +195,8 @@ class Catalog:
                 (epoch, commit.kind, commit.as_of_ms, committed_at_ms, json.dumps(commit.counts)),
             )
             transaction.executemany(
-                "UPDATE data_files SET removed_by = ?"
-                " WHERE table_name = ? AND dt = ? AND removed_by IS NULL",
-                [(epoch, table, dt) for table, dt in sorted(commit.replaced)],
+                "UPDATE data_files SET removed_by = ? WHERE path = ?",
+                [(epoch, path) for path in sorted(commit.removed)],
             )
             transaction.executemany(
                 "INSERT INTO data_files VALUES (?, ?, ?, ?, ?, ?, NULL)",

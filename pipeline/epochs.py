@@ -11,9 +11,9 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import apache_beam as beam
@@ -27,11 +27,12 @@ from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import send_log_slices
 from transforms import keys, tables
 from transforms.archive import ArchiveFile, list_archive
-from transforms.intake import PAST_COLUMNS, Scope
+from transforms.intake import Scope
 from transforms.manifest import Manifest, read_manifest
 from transforms.match import Patience
 from transforms.send_log import SendLogSlice
 from transforms.settle import Settling
+from transforms.tables import NOTHING_WRITTEN, Written
 
 # A bucket is matched in memory: this many reports with their sends take about 150 MB and 0.3 s.
 _ROWS_PER_BUCKET: Final = 100_000
@@ -107,26 +108,33 @@ class RunInput:
         new: what to decode.
         as_of: the moment of the run.
         carried: files of open sends and waiting reports, as ``(table, path)``.
-        past: current files by table and day; only days with news are opened.
+        past: what is written already.
         days: the Beijing days to recompute; None for everything that is new.
     """
 
     new: NewInput
     as_of: datetime
     carried: Sequence[tuple[str, str]] = ()
-    past: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    past: Written = NOTHING_WRITTEN
     days: range | None = None
 
 
-def find_new_input(catalog: Catalog, settings: JobSettings) -> NewInput:
+def find_new_input(
+    catalog: Catalog, settings: JobSettings, landed_from: date | None = None
+) -> NewInput:
     """Look for archive files and send log lines that no epoch has read.
+
+    Args:
+        catalog: the dataset's.
+        settings: where to look.
+        landed_from: skip what landed on earlier UTC days; None looks through the whole archive.
 
     Raises:
         SendLogError: the send log cannot be read.
     """
     archived = {
         os.path.relpath(file.path, settings.archive): file
-        for file in list_archive(settings.archive)
+        for file in list_archive(settings.archive, landed_from=landed_from)
     }
     send_log = (
         send_log_slices(settings.send_log, catalog.send_log_consumed()) if settings.send_log else []
@@ -146,26 +154,21 @@ def run_epoch(
         OutputError: the dataset cannot be written; nothing was committed.
         LedgerError: the counts do not add up; nothing was committed.
     """
-    carried = [
-        (table.name, path)
-        for table in _CARRIED
-        for paths in catalog.files(table.name).values()
-        for path in paths
-    ]
-    past = {
-        (table, dt): paths for table in PAST_COLUMNS for dt, paths in catalog.files(table).items()
-    }
-    replaced = [(table.name, dt) for table in _CARRIED for dt in catalog.files(table.name)]
-    attempt = uuid.uuid4().hex
-    manifest = run_bounded_graph(
-        catalog.staging(attempt), settings, RunInput(new, as_of, carried, past)
+    carried = [(table.name, file.path) for table in _CARRIED for file in catalog.files(table.name)]
+    given = RunInput(
+        new=new,
+        as_of=as_of,
+        carried=[(table, catalog.absolute(path)) for table, path in carried],
+        past=catalog.written(),
     )
+    attempt = uuid.uuid4().hex
+    manifest = run_bounded_graph(catalog.staging(attempt), settings, given)
     commit = Commit(
         kind="run",
         as_of_ms=to_ms(as_of),
         counts=manifest.counts,
         added=manifest.files,
-        replaced=replaced,
+        removed=[path for _, path in carried],
         archive_files={
             os.path.relpath(path, settings.archive): days
             for path, days in manifest.archive_days.items()
@@ -184,21 +187,12 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
         LedgerError: the counts do not add up.
     """
     spill = os.path.join(staging, "spill")
-    scope = Scope(spill, _bucket_count(given), given.as_of, given.days)
-    settling = Settling(
-        staging=staging,
-        patience=settings.deadlines(given.as_of),
-        enriched_files={
-            dt: paths
-            for (table, dt), paths in given.past.items()
-            if table == tables.ENRICHED_REPORTS.name
-        },
-    )
+    scope = Scope(spill, _bucket_count(given), given.as_of, given.past, given.days)
+    settling = Settling(staging, settings.deadlines(given.as_of))
     graph_input = BoundedInput(
         units=list(_units(given.new.archive_files)),
         send_log=given.new.send_log,
         carried=given.carried,
-        past=given.past,
     )
     try:
         os.makedirs(spill, exist_ok=True)
@@ -233,13 +227,12 @@ def is_due(catalog: Catalog, settings: JobSettings, as_of: datetime) -> bool:
 def _earliest(catalog: Catalog, table: str, column: str) -> float:
     """The smallest moment of a column, in UTC milliseconds; infinite for an empty table."""
     earliest = math.inf
-    for paths in catalog.files(table).values():
-        for path in paths:
-            metadata = pq.read_metadata(path)
-            for group in map(metadata.row_group, range(metadata.num_row_groups)):
-                columns = map(group.column, range(group.num_columns))
-                chunk = next(part for part in columns if part.path_in_schema == column)
-                earliest = min(earliest, to_ms(chunk.statistics.min))
+    for file in catalog.files(table):
+        metadata = pq.read_metadata(catalog.absolute(file.path))
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            chunk = next(part for part in columns if part.path_in_schema == column)
+            earliest = min(earliest, to_ms(chunk.statistics.min))
     return earliest
 
 

@@ -1,6 +1,6 @@
 """The graphs, one screen each: read them as tables of contents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -19,13 +19,11 @@ class BoundedInput:
         units: archive files, several to a unit of work.
         send_log: slices of the send log.
         carried: files of open sends and waiting reports, as ``(table, path)``.
-        past: current files of the dataset by table and day; only days with news are opened.
     """
 
     units: Sequence[Sequence[str]]
     send_log: Sequence[SendLogSlice]
     carried: Sequence[tuple[str, str]]
-    past: Mapping[tuple[str, str], Sequence[str]]
 
 
 def bounded_graph(
@@ -39,7 +37,7 @@ def bounded_graph(
     logged = parts | "DecodeSendLog" >> DecodeSendLog(scope)
 
     days = (archived.days, logged.days) | "DaysWithNews" >> beam.Flatten()
-    past = days | "LoadPast" >> LoadPast(given.past, scope)
+    past = days | "LoadPast" >> LoadPast(scope)
 
     files = pipeline | "CarriedFiles" >> beam.Create(given.carried, reshuffle=True)
     carried = files | "LoadCarried" >> LoadCarried(scope)

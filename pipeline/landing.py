@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from typing_extensions import Self
 
 from pipeline.errors import OperatorError, OutputError
@@ -23,6 +23,11 @@ from transforms.archive import ArchiveError, ArchiveRaw, require_writable_archiv
 from transforms.tally import Tally, close_tally, tally_of
 
 _PROGRESS_SECS: Final = 0.5
+# Where Beam 2.77 logs the traceback of a step that raised.
+_BEAMS_FAILURE_LOGGERS: Final = (
+    "apache_beam.runners.common",
+    "apache_beam.runners.worker.sdk_worker",
+)
 
 
 class Landed(NamedTuple):
@@ -82,25 +87,28 @@ class Landing:
         Raises:
             OperatorError: Only the operator can help; what was archived before stays archived.
         """
+        try:
+            require_writable_archive(self._archive)
+        except ArchiveError as failure:
+            raise OutputError(str(failure)) from None
         run_id = uuid.uuid4().hex
         tally = tally_of(run_id)
         try:
             with ExitStack() as stack:
-                require_writable_archive(self._archive)
                 registry.lend_connection(run_id, self._connection)
                 stack.callback(registry.close_run, run_id)
                 stack.enter_context(_operator_errors_unlogged())
                 if progress is not None:
                     stack.enter_context(_reporting(tally, progress))
                 self._run(until, run_id)
-        except ArchiveError as failure:
-            raise OutputError(str(failure)) from None
-        except Exception as failure:
-            _raise_operator_error(tally, failure)
+        except Exception:
+            # Beam passes on what a step raised as another exception, or as text; the tally has it.
+            _raise_failure(tally)
+            raise
         finally:
             close_tally(run_id)
         # A delete can be refused for good after the last bundle was read.
-        _raise_operator_error(tally, None)
+        _raise_failure(tally)
         return _landed(tally.counts())
 
     def _run(self, until: Until, run_id: str) -> None:
@@ -128,16 +136,12 @@ def _landed(counts: Mapping[str, int]) -> Landed:
     return Landed(*(counts.get(name, 0) for name in Landed._fields))
 
 
-def _raise_operator_error(tally: Tally, beams_error: Exception | None) -> None:
-    """Raise what ended the run, instead of the text that Beam made of it."""
+def _raise_failure(tally: Tally) -> None:
+    """Raise what ended the run, if it was kept, instead of the text that Beam made of it."""
     if isinstance(tally.failure, ArchiveError):
         raise OutputError(str(tally.failure)) from None
-    if isinstance(tally.failure, OperatorError):
-        raise tally.failure from None
     if tally.failure is not None:
-        raise tally.failure
-    if beams_error is not None:
-        raise beams_error
+        raise tally.failure from None
 
 
 @contextmanager
@@ -169,7 +173,7 @@ def _is_not_for_the_operator(record: logging.LogRecord) -> bool:
 @contextmanager
 def _operator_errors_unlogged() -> Iterator[None]:
     """Keep Beam from logging the traceback of what the caller will say in a sentence."""
-    loggers = [logging.getLogger(name) for name in ("apache_beam.runners.worker.sdk_worker",)]
+    loggers = [logging.getLogger(name) for name in _BEAMS_FAILURE_LOGGERS]
     for logger in loggers:
         logger.addFilter(_is_not_for_the_operator)
     try:

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Final
 
 from pipeline.catalog import Catalog
+from pipeline.compaction import compact
 from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_epoch
 from pipeline.landing import Landed, Landing
 from pipeline.mns.settings import Until
@@ -20,6 +21,8 @@ from pipeline.options import RunOptions
 _LEVELS: Final = frozenset(
     {"waiting_after", "open_after", "rows/waiting_reports", "rows/open_sends"}
 )
+# An epoch of so many messages takes seconds, and a line says that it has begun.
+_WORTH_A_LINE: Final = 100_000
 _LEVELS_BEFORE: Final = frozenset({"waiting_before", "open_before"})
 
 
@@ -64,62 +67,83 @@ def run(
     Raises:
         OperatorError: only the operator can help; what was archived stays archived.
     """
-    counts = RunCounts()
     with (
         _stopping_on_signals(),
         Catalog(options.job.dataset, clock) as catalog,
         Landing(options.mns, options.job.archive) as landing,
     ):
-        counts.pending_before = find_new_input(catalog, options.job).messages
-        if counts.pending_before:
-            say(f"archive: {counts.pending_before:,} messages wait since an earlier run")
+        job = _MainJob(options.job, catalog, landing, say)
+        job.look_back()
         say(f"queues: reading {', '.join(options.mns.queues)}")
         until = Until(max_secs=options.epoch_secs) if options.follow else Until(empty=True)
         while True:
-            _land(landing, until, counts, say)
-            _process(catalog, options.job, clock, counts, say)
+            # Who follows sees an epoch every few seconds; a long drain tells how far it is.
+            job.land(until, tells=not options.follow)
+            job.process(clock())
             if is_stop_requested() or not options.follow:
                 break
-        counts.pending_after = find_new_input(catalog, options.job).messages
-    return counts
+        return job.finished()
 
 
-def _land(landing: Landing, until: Until, counts: RunCounts, say: Callable[[str], None]) -> None:
-    before = Counter(counts.landed)
+class _MainJob:
+    """Land and process, in turns; keeps the counts."""
 
-    def progress(landed: Landed) -> None:
-        so_far = before + Counter(landed._asdict())
-        if landed.received:
-            say(
-                f"queues: {so_far['received']:,} received, {so_far['archived']:,} archived, "
-                f"{so_far['acknowledged']:,} acknowledged"
-            )
+    def __init__(
+        self, settings: JobSettings, catalog: Catalog, landing: Landing, say: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._landing = landing
+        self._say = say
+        self._counts = RunCounts()
+        self._landed_from: date | None = None
 
-    counts.landed.update(landing.land(until, progress)._asdict())
+    def look_back(self) -> None:
+        """See what an earlier run has left."""
+        pending = find_new_input(self._catalog, self._settings).messages
+        self._counts.pending_before = pending
+        if pending:
+            self._say(f"archive: {pending:,} messages wait since an earlier run")
 
+    def land(self, until: Until, *, tells: bool) -> None:
+        """Bring messages into the archive, and acknowledge them."""
+        before = Counter(self._counts.landed)
 
-def _process(
-    catalog: Catalog,
-    job: JobSettings,
-    clock: Callable[[], datetime],
-    counts: RunCounts,
-    say: Callable[[str], None],
-) -> None:
-    """Run epochs until nothing is new and nobody's patience has run out."""
-    as_of = clock()
-    new = find_new_input(catalog, job)
-    if not new and not is_due(catalog, job, as_of):
-        return
-    for batch in epochs_of(new):
-        epoch = run_epoch(catalog, job, batch, as_of)
-        counts.add_epoch(epoch)
-        say(
-            f"epoch {counts.epochs}: {epoch['messages']:,} messages and {epoch['sends']:,} sends; "
-            f"{epoch['matched_reports']:,} matched, {epoch['orphan_reports']:,} orphans, "
-            f"{epoch['waiting_after']:,} waiting, {epoch['failed_messages']:,} failed"
-        )
-        if is_stop_requested():
+        def progress(landed: Landed) -> None:
+            so_far = before + Counter(landed._asdict())
+            if landed.received:
+                self._say(
+                    f"queues: {so_far['received']:,} received, {so_far['archived']:,} archived, "
+                    f"{so_far['acknowledged']:,} acknowledged"
+                )
+
+        self._counts.landed.update(self._landing.land(until, progress if tells else None)._asdict())
+
+    def process(self, as_of: datetime) -> None:
+        """Run epochs until nothing is new and nobody's patience has run out."""
+        new = find_new_input(self._catalog, self._settings, self._landed_from)
+        # The whole archive is looked through once; only recent days can have grown since.
+        self._landed_from = (as_of - timedelta(days=2)).date()
+        if not new and not is_due(self._catalog, self._settings, as_of):
             return
+        for batch in epochs_of(new):
+            if batch.messages >= _WORTH_A_LINE:
+                self._say(f"epoch: processing {batch.messages:,} messages")
+            epoch = run_epoch(self._catalog, self._settings, batch, as_of)
+            self._counts.add_epoch(epoch)
+            self._say(
+                f"epoch: {epoch['messages']:,} messages and {epoch['sends']:,} sends; "
+                f"{epoch['matched_reports']:,} matched, {epoch['orphan_reports']:,} orphans, "
+                f"{epoch['waiting_after']:,} waiting, {epoch['failed_messages']:,} failed"
+            )
+            compact(self._catalog, as_of)
+            if is_stop_requested():
+                return
+
+    def finished(self) -> RunCounts:
+        """The counts, at the end."""
+        self._counts.pending_after = find_new_input(self._catalog, self._settings).messages
+        return self._counts
 
 
 @contextmanager

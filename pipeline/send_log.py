@@ -40,9 +40,10 @@ class SendLog:
     """Append to a send log, from any number of threads and processes at once.
 
     Every call locks the file, writes all of its lines in one piece at the end of it, and (unless told
-    otherwise) waits until they are on the disk. Nothing is kept open between calls, so log files may be
-    moved or deleted at any time and an instance may cross a ``fork``. POSIX systems only; on network
-    file systems locks must work.
+    otherwise) waits until they are on the disk. Nothing is kept open between calls, so an instance may be
+    shared by threads and may cross a ``fork``. POSIX systems only; a network file system must have locks.
+
+    A log may only grow under its name: to begin a new one, begin a new file, or log into a directory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

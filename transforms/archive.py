@@ -8,11 +8,11 @@ schema ``mns_message``. It appears under its name only when it is complete and s
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
 import datafusion
@@ -215,7 +215,7 @@ def read_archive(path: str) -> Iterator[pa.RecordBatch]:
 
 def _read_with_fastavro(path: str) -> Iterator[pa.RecordBatch]:
     schema = contract("mns_message").arrow
-    rows: list[Mapping[str, object]] = []
+    rows: list[Any] = []
     with Path(path).open("rb") as file:
         for record in fastavro.reader(file):
             rows.append(record)

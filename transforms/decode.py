@@ -22,7 +22,7 @@ from schemas.contracts import contract
 from transforms.decode_canonical import CANONICAL_TYPES, decode_canonical
 from transforms.decode_shapes import DeliveryReport, InboundSms, decode_body, schema_of
 from transforms.failures import FailedEvent, Stage, UnusableError, failed_batch, failed_event
-from transforms.validate import record_batch, require_contract
+from transforms.validate import require_contract
 
 _CANONICAL: Final = pa.array(CANONICAL_TYPES)
 
@@ -65,7 +65,7 @@ def decode_messages(messages: pa.RecordBatch, failed_at: datetime) -> DecodedMes
 
     reports = _canonical_reports(messages, accepted, canonical.columns)
     if others.reports:
-        reports = pa.concat_batches([reports, record_batch("delivery_report", others.reports)])
+        reports = pa.concat_batches([reports, contract("delivery_report").batch(others.reports)])
     contract("delivery_report").require_batch(reports)
     plain = pc.or_(pc.starts_with(bodies, b"{"), pc.starts_with(bodies, b"["))
     counts = others.counts + Counter(
@@ -76,7 +76,7 @@ def decode_messages(messages: pa.RecordBatch, failed_at: datetime) -> DecodedMes
         inbound_sms=len(others.inbound),
         plain_bodies=pc.sum(plain).as_py() or 0,
     )
-    inbound = record_batch("inbound_sms", others.inbound)
+    inbound = contract("inbound_sms").batch(others.inbound)
     return DecodedMessages(reports, inbound, failed_batch(others.failed), counts)
 
 

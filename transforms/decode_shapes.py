@@ -127,20 +127,25 @@ _GLOBE: Final = ReportShape(
 )
 
 
+@dataclass(frozen=True)
 class ReplyShape:
-    """The one way to write an inbound SMS: SmsUp, 101847 and 218006."""
+    """One way to write an inbound SMS; ``marks`` and ``known`` as in :class:`ReportShape`."""
 
-    marks: Final = ("content", "dest_code", "sequence_id")
-    known: Final = frozenset(
+    marks: tuple[str, str]
+    known: frozenset[str]
+
+
+# SmsUp: 101847 and 218006; sign_name in 60127 only.
+_REPLY_SHAPE: Final = ReplyShape(
+    marks=("content", "dest_code"),
+    known=frozenset(
         {"phone_number", "send_time", "content", "dest_code", "sequence_id", "sign_name"}
-    )
-
-
-_REPLY_SHAPE: Final = ReplyShape()
+    ),
+)
 
 Shape = ReportShape | ReplyShape
 
-# Message type -> the shapes it may have; the first whose mark is there is taken.
+# Message type -> the shapes it may have, in the order in which they are tried.
 SHAPES: Final[Mapping[str, tuple[Shape, ...]]] = {
     "SmsReport": (_MAINLAND, _INTERNATIONAL, _OLDER_INTERNATIONAL),
     "DypnsSmsVerifyReport": (_MAINLAND,),
@@ -148,8 +153,7 @@ SHAPES: Final[Mapping[str, tuple[Shape, ...]]] = {
     "SmsUp": (_REPLY_SHAPE,),
 }
 
-# What HTTP push sends is an array of anything (101867). A mainland report of 414224 has a
-# message_id too, which is GlobeSmsReport's mark: hence the order.
+# What HTTP push sends is an array of anything (101867).
 _PUSHED: Final = (_MAINLAND, _INTERNATIONAL, _OLDER_INTERNATIONAL, _REPLY_SHAPE, _GLOBE)
 
 
@@ -225,14 +229,23 @@ def decode_body(message_type: str, body: bytes) -> DecodedBody:
             decoded.inbound.append(_decode_reply(fields, unknown))
         else:
             decoded.reports.append(_decode_report(shape, fields, unknown))
-    quoted = sum(isinstance(fields.get("success"), str) for fields in objects)
+    quoted = sum(
+        shape is _MAINLAND and isinstance(fields["success"], str)
+        for shape, fields in zip(chosen, objects, strict=True)
+    )
     return decoded._replace(success_as_string=quoted)
 
 
 def _choose(shapes: Sequence[Shape], fields: JsonObject) -> Shape:
-    for shape in shapes:
-        if any(mark in fields for mark in shape.marks):
-            return shape
+    """Take the first shape whose marks are all there, else the first with any of them.
+
+    Fields that Alibaba may add to one shape can be the marks of another: a report of 414224 has
+    a message_id, which marks a GlobeSmsReport.
+    """
+    for enough in (all, any):
+        for shape in shapes:
+            if enough(mark in fields for mark in shape.marks):
+                return shape
     marks = sorted({mark for shape in shapes for mark in shape.marks})
     raise UnusableError("unknown_shape", f"expected one of the fields {', '.join(marks)}")
 
@@ -263,8 +276,8 @@ def _decode_report(
         success=_verdict(shape, fields),
         err_code=_text(fields, names["err_code"]),
         err_msg=_text(fields, names["err_msg"]),
-        out_id=_text(fields, names.get("out_id", "")),
-        sms_size=_whole_number(fields, names.get("sms_size", "")),
+        out_id=_text(fields, names["out_id"]) if "out_id" in names else None,
+        sms_size=_whole_number(fields, names["sms_size"]) if "sms_size" in names else None,
         send_time=_required(names["send_time"], _time(fields, names["send_time"], shape.time)),
         report_time=_time(fields, names["report_time"], shape.time),
         unknown_fields=unknown_fields,
@@ -344,6 +357,6 @@ def _time(fields: JsonObject, name: str, time: TimeFormat) -> datetime | None:
     for parse in time.parsers:
         try:
             return parse(text)
-        except ValueError:  # noqa: PERF203
+        except ValueError:
             continue
     raise UnusableError("malformed_time", f"{name}: expected {time.words}")

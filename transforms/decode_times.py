@@ -18,6 +18,10 @@ import pyarrow as pa
 BEIJING: Final = timezone(timedelta(hours=8))
 _UTC: Final = timezone.utc
 
+# Outside of these a time has no Beijing day that a partition could be named after.
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=_UTC)
+_LATEST: Final = datetime(9999, 12, 31, tzinfo=_UTC)
+
 _SPACED: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})")
 _COMPACT: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})")
 _RFC_822: Final = re.compile(
@@ -77,9 +81,12 @@ def _from_beijing(match: re.Match[str] | None) -> datetime:
 
 def _to_utc(local: datetime) -> datetime:
     try:
-        return local.astimezone(_UTC)
-    except OverflowError as error:  # the first hours of year 1, the last ones of 9999
+        moment = local.astimezone(_UTC)
+    except OverflowError as error:
         raise ValueError("out of range") from error
+    if not _EARLIEST <= moment < _LATEST:
+        raise ValueError("out of range")
+    return moment
 
 
 class ParsedTimes(NamedTuple):

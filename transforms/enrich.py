@@ -260,13 +260,16 @@ class _Bucket:
 
     def _send_facts(self, positions: Positions) -> Mapping[Key, list[Send]]:
         facts: defaultdict[Key, list[Send]] = defaultdict(list)
-        rows = self._sends.take(pa.array(positions))
+        rows = self._sends.take(pa.array(positions)).select(["biz_id", "phone_number"])
         for position, row in zip(positions.tolist(), rows.to_pylist(), strict=True):
-            # Any total order will do for entries of the same moment, as long as it is always the same.
-            order = repr(sorted((name, repr(value)) for name, value in row.items()))
-            facts[(row["biz_id"], row["phone_number"], None)].append(
-                Send(int(self._requested_at_ms[position]), order, position)
-            )
+            key = (row["biz_id"], row["phone_number"], None)
+            facts[key].append(Send(int(self._requested_at_ms[position]), "", position))
+        # Any total order will do for repeated entries of one moment, as long as it is always the same.
+        for repeated in (sends for sends in facts.values() if len(sends) > 1):
+            repeated[:] = [
+                send._replace(order=repr(self._sends.slice(send.position, 1).to_pylist()))
+                for send in repeated
+            ]
         return facts
 
     def _settled_facts(self, positions: Positions) -> Mapping[Key, list[Settled]]:
@@ -395,7 +398,7 @@ class _Bucket:
         columns |= {name: _column(sends, name) for name in SEND_SIDE}
         columns["tags"] = _empty_where_null(columns["tags"], ENRICHED_SCHEMA.field("tags").type)
         columns["out_id"] = pc.coalesce(columns["out_id"], _column(sends, "out_id"))
-        columns["event_id"] = pa.array(_row_event_ids(reports), type=pa.string())
+        columns["event_id"] = _row_event_ids(reports)
         columns["revision"] = pa.array(leaving.revisions, type=pa.int32())
         columns["match"] = pc.if_else(pa.array(has_send), "matched", "orphan")
         columns["origin"] = pa.repeat(pa.scalar(self._origin), reports.num_rows)
@@ -463,25 +466,25 @@ def _event_id(key: Key) -> str:
     return keys.event_id(biz_id, phone_number)
 
 
-def _row_event_ids(reports: pa.Table) -> list[str]:
-    phones = _column(reports, "phone_number")
-    biz_ids = _column(reports, "biz_id").to_pylist()
-    event_ids = keys.event_ids(biz_ids, phones.to_pylist())
-    if phones.null_count:
-        message_ids = _column(reports, "message_id")
-        for position in np.flatnonzero(phones.is_null().to_numpy(zero_copy_only=False)).tolist():
-            event_ids[position] = keys.message_event_id(
-                biz_ids[position], message_ids[position].as_py()
-            )
-    return event_ids
+def _row_event_ids(reports: pa.Table) -> pa.StringArray:
+    biz_ids, phones = _column(reports, "biz_id"), _column(reports, "phone_number")
+    event_ids = keys.event_ids(biz_ids, phones)
+    if not phones.null_count:
+        return event_ids
+    by_message = [
+        keys.message_event_id(*pair)
+        for pair in zip(
+            biz_ids.filter(phones.is_null()).to_pylist(),
+            _column(reports, "message_id").filter(phones.is_null()).to_pylist(),
+            strict=True,
+        )
+    ]
+    return pc.replace_with_mask(event_ids, phones.is_null(), pa.array(by_message, pa.string()))
 
 
 def _with_event_ids(sends: pa.Table) -> pa.Table:
-    event_ids = keys.event_ids(
-        _column(sends, "biz_id").to_pylist(), _column(sends, "phone_number").to_pylist()
-    )
     columns = {name: _column(sends, name) for name in SEND_SCHEMA.names}
-    columns["event_id"] = pa.array(event_ids, type=pa.string())
+    columns["event_id"] = keys.event_ids(columns["biz_id"], columns["phone_number"])
     return pa.Table.from_arrays(
         [columns[name] for name in UNREPORTED_SCHEMA.names], schema=UNREPORTED_SCHEMA
     )

@@ -122,5 +122,4 @@ def failed_event(  # noqa: PLR0913 (a failed event has many columns; all are nam
 
 def failed_batch(events: Sequence[FailedEvent]) -> pa.RecordBatch:
     """Lay failed events out as Arrow, in the order given."""
-    rows = [event._asdict() for event in events]
-    return pa.RecordBatch.from_pylist(rows, schema=contract("failed_event").arrow)
+    return contract("failed_event").batch([event._asdict() for event in events])

@@ -28,8 +28,10 @@ from transforms.tables import (
     ENRICHED_REPORTS,
     FAILED_EVENTS,
     INBOUND_SMS,
+    NOTHING_WRITTEN,
     UNREPORTED_SENDS,
     Table,
+    Written,
     distinct_days,
 )
 
@@ -61,7 +63,7 @@ class PastColumns(NamedTuple):
     key: str
 
 
-PAST_COLUMNS: Final[Mapping[str, PastColumns]] = {
+_PAST_COLUMNS: Final[Mapping[str, PastColumns]] = {
     ENRICHED_REPORTS.name: PastColumns(SETTLED_COLUMNS, "biz_id"),
     UNREPORTED_SENDS.name: PastColumns(("event_id", *SEND_SCHEMA.names), "biz_id"),
     INBOUND_SMS.name: PastColumns(("message_id",), "message_id"),
@@ -77,6 +79,7 @@ class Scope:
         spill: directory for slices, readable by all workers.
         bucket_count: how many buckets keys are spread over.
         as_of: the moment of the run; nothing below looks at a clock.
+        past: what is written already.
         days: the Beijing days (numbers, see :mod:`transforms.keys`) to recompute; None for all. Records
             of a day more on either side are read too, since a send and its report may fall on both
             sides of midnight.
@@ -85,6 +88,7 @@ class Scope:
     spill: str
     bucket_count: int
     as_of: datetime
+    past: Written = NOTHING_WRITTEN
     days: range | None = None
 
     def keep(self, rows: pa.Table, column: str, margin: int = 0) -> pa.Table:
@@ -262,16 +266,10 @@ def _past_of_sends(entries: pa.Table) -> set[Past]:
 
 
 class LoadPast(beam.PTransform[PCollection[Past], PCollection[tuple[int, Slice]]]):
-    """Load what was written about the days that have news, and nothing else.
+    """Load what was written about the days that have news, and nothing else."""
 
-    Args:
-        files: all current Parquet files, by table and day.
-        scope: where the run works.
-    """
-
-    def __init__(self, files: Mapping[tuple[str, str], Sequence[str]], scope: Scope) -> None:
+    def __init__(self, scope: Scope) -> None:
         super().__init__()
-        self._files = files
         self._scope = scope
 
     @override
@@ -280,7 +278,7 @@ class LoadPast(beam.PTransform[PCollection[Past], PCollection[tuple[int, Slice]]
             days
             | "KeyByDay" >> beam.Map(_with_no_value)
             | "DistinctDays" >> beam.GroupByKey()
-            | "Load" >> beam.ParDo(_LoadPastFn(self._files, self._scope))
+            | "Load" >> beam.ParDo(_LoadPastFn(self._scope))
         )
         return slices
 
@@ -290,8 +288,7 @@ def _with_no_value(past: Past) -> tuple[tuple[str, int], None]:
 
 
 class _LoadPastFn(beam.DoFn):
-    def __init__(self, files: Mapping[tuple[str, str], Sequence[str]], scope: Scope) -> None:
-        self._files = files
+    def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     @override
@@ -299,9 +296,9 @@ class _LoadPastFn(beam.DoFn):
         self, element: tuple[tuple[str, int], Iterable[None]]
     ) -> Iterator[tuple[int, Slice]]:
         (table, day), _ = element
-        columns, key = PAST_COLUMNS[table]
+        columns, key = _PAST_COLUMNS[table]
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
-            for path in self._files.get((table, keys.day_name(day)), ()):
+            for path in self._scope.past.files(table, day):
                 writer.add(
                     table, pq.read_table(path, columns=list(columns), partitioning=None), key
                 )

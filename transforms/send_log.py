@@ -132,13 +132,22 @@ def _read_parquet(path: str) -> Iterator[Checked]:
     with _open_parquet(path) as file:
         require_columns(file.schema_arrow, path)
         row = 0
+        for batch in _parquet_batches(file, path):
+            yield check_columns(batch, row)
+            row += batch.num_rows
+
+
+def _parquet_batches(file: pq.ParquetFile, path: str) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(_ROWS)
+    while True:
         try:
-            for batch in file.iter_batches(_ROWS):
-                batch.validate(full=True)  # Parquet does not promise that its text is UTF-8
-                yield check_columns(batch, row)
-                row += batch.num_rows
+            batch = next(batches, None)
+            if batch is None:
+                return
+            batch.validate(full=True)  # Parquet does not promise that its text is UTF-8
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from error
+        yield batch
 
 
 def _open_parquet(path: str) -> pq.ParquetFile:

@@ -69,10 +69,12 @@ def check_lines(block: bytes, offset: int) -> Checked:
         if not has_plausible_times(entries):
             entries, failed = _decode(run, _decode_suspect)
         batches.append(entries)
-        if failed:
-            starts = list(accumulate((len(line) + 1 for line in run), initial=offset))
-            refused.extend(_refuse(run[index], starts[index]) for index in failed)
-        offset += sum(map(len, run)) + len(run)
+        done = 0
+        for index in failed:
+            offset += sum(map(len, run[done:index])) + index - done
+            refused.append(_refuse(run[index], offset))
+            done = index
+        offset += sum(map(len, run[done:])) + len(run) - done
     return Checked(pa.concat_batches(batches), refused)
 
 

@@ -1,7 +1,7 @@
 """The end of the bounded graph: a bucket at a time, match what is known and write what leaves."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -11,7 +11,7 @@ import pyarrow.dataset
 from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
-from transforms import keys, tables
+from transforms import tables
 from transforms.enrich import (
     ENRICHED_SCHEMA,
     REPORT_SCHEMA,
@@ -37,12 +37,10 @@ class Settling:
     Attributes:
         staging: directory of the attempt.
         patience: the deadlines.
-        enriched_files: the current files of ``enriched_reports`` by day, for rows that change.
     """
 
     staging: str
     patience: Patience
-    enriched_files: Mapping[str, Sequence[str]]
 
 
 class SettleBuckets(beam.PTransform[PCollection[tuple[int, Slice]], PCollection[Note]]):
@@ -88,8 +86,9 @@ def _settled_files(
     )
 
     def fetch_rows(event_ids: Sequence[str]) -> pa.Table:
-        days = map(keys.day_name, distinct_days(settled, tables.ENRICHED_REPORTS.day_column))
-        paths = [path for day in days for path in settling.enriched_files.get(day, ())]
+        table = tables.ENRICHED_REPORTS
+        days = distinct_days(settled, table.day_column)
+        paths = [path for day in days for path in scope.past.files(table.name, day)]
         return pyarrow.dataset.dataset(paths, schema=ENRICHED_SCHEMA).to_table(
             filter=pc.field("event_id").isin(event_ids)
         )

@@ -6,7 +6,7 @@ staging directory and become part of the dataset only when the catalog says so.
 
 import os
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -60,6 +60,37 @@ _DICTIONARY_COLUMNS: Final = frozenset(
 )  # fmt: skip
 
 
+# Large enough to compress and to scan well, small enough to be merged in little memory.
+_ROWS_PER_GROUP: Final = 100_000
+
+
+class Written(NamedTuple):
+    """What is written of a table's day: every file in its directory, but for those that are leaving.
+
+    A run opens the days that have news and no others, so it looks them up when it meets them: handing
+    over a list of all files would cost what the whole history costs.
+
+    ``leaving`` are paths, relative to the dataset, that no longer count but that a reader may still hold.
+    """
+
+    dataset: str
+    leaving: frozenset[str]
+
+    def files(self, table: str, day: int) -> list[str]:
+        """The current files of a table's Beijing day, absolute."""
+        partition = os.path.join(table, f"dt={keys.day_name(day)}")
+        try:
+            names = sorted(os.listdir(os.path.join(self.dataset, partition)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        paths = (os.path.join(partition, name) for name in names)
+        return [os.path.join(self.dataset, path) for path in paths if path not in self.leaving]
+
+
+# For a run that recomputes: the past has no say in it.
+NOTHING_WRITTEN: Final = Written(os.devnull, frozenset())
+
+
 class WrittenFile(NamedTuple):
     """A Parquet file that waits in the staging directory; ``path`` is relative to the dataset."""
 
@@ -88,7 +119,7 @@ def write_table(
         if days is not None and day not in days:
             continue
         of_day = rows.filter(pa.array(row_days == day)) if len(rows) else rows
-        yield _write_file(table, keys.day_name(day), of_day, staging)
+        yield _write_file(table, keys.day_name(day), [of_day], staging)
 
 
 def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
@@ -101,17 +132,38 @@ def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
     return [int(day) for day in np.unique(keys.beijing_days(keys.milliseconds(present)))]
 
 
-def _write_file(table: Table, dt: str, rows: pa.Table, staging: str) -> WrittenFile:
+def merge_files(table: Table, dt: str, paths: Sequence[str], staging: str) -> WrittenFile:
+    """Write the rows of several files of one day to one, some ten thousand rows at a time."""
+    return _write_file(table, dt, _row_groups(paths), staging)
+
+
+def _row_groups(paths: Sequence[str]) -> Iterator[pa.Table]:
+    """Read files as row groups of a good size, whatever size theirs are."""
+    gathered: list[pa.Table] = []
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                gathered.append(file.read_row_group(group))
+                if sum(rows.num_rows for rows in gathered) >= _ROWS_PER_GROUP:
+                    yield pa.concat_tables(gathered)
+                    gathered = []
+    if gathered:
+        yield pa.concat_tables(gathered)
+
+
+def _write_file(table: Table, dt: str, row_groups: Iterable[pa.Table], staging: str) -> WrittenFile:
     path = os.path.join(table.name, f"dt={dt}", f"{uuid.uuid4().hex}.parquet")
     target = os.path.join(staging, path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
+    dictionary = [name for name in table.schema.names if name in _DICTIONARY_COLUMNS]
+    row_count = 0
     with open(target, "wb") as file:
-        pq.write_table(
-            rows,
-            file,
-            compression="zstd",
-            use_dictionary=[name for name in rows.schema.names if name in _DICTIONARY_COLUMNS],
-        )
+        with pq.ParquetWriter(
+            file, table.schema, compression="zstd", use_dictionary=dictionary
+        ) as writer:
+            for rows in row_groups:
+                writer.write_table(rows)
+                row_count += rows.num_rows
         file.flush()
         os.fsync(file.fileno())
-    return WrittenFile(table.name, dt, path, rows.num_rows, os.path.getsize(target))
+    return WrittenFile(table.name, dt, path, row_count, os.path.getsize(target))

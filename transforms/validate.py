@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import pyarrow as pa
 
 from schemas.contracts import ContractError, contract
 from transforms.failures import UnusableError
@@ -21,11 +19,3 @@ def require_contract(schema_name: str, record: Mapping[str, Any]) -> None:
         contract(schema_name).require(record)
     except ContractError as error:
         raise UnusableError("contract_violation", str(error)) from None
-
-
-def record_batch(schema_name: str, records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Lay records out as Arrow; each must have passed :func:`require_contract`.
-
-    What passes that check fits Arrow too, so that no record can spoil the batch for the others.
-    """
-    return pa.RecordBatch.from_pylist(list(records), schema=contract(schema_name).arrow)

@@ -89,8 +89,8 @@ FROM reports r FULL JOIN read_parquet($send_log) s
 
 _NO_ENTRIES: Final = "CAST(MAP {} AS MAP(VARCHAR, VARCHAR))"
 _ENRICHED: Final = f"""
-    SELECT event_id, CAST({FIRST_REVISION} AS INTEGER) AS revision, match, 'mns' AS origin, biz_id, phone_number,
-        success, err_code, err_msg, out_id, sms_size, send_time, report_time,
+    SELECT event_id, CAST({FIRST_REVISION} AS INTEGER) AS revision, match, 'mns' AS origin,
+        biz_id, phone_number, success, err_code, err_msg, out_id, sms_size, send_time, report_time,
         {_NO_ENTRIES} AS unknown_fields, message_id, enqueued_at, sign_name, template_code,
         template_param, sms_up_extend_code, campaign, coalesce(tags, {_NO_ENTRIES}) AS tags,
         requested_at, request_id, queueing_ms, carrier_ms, total_ms

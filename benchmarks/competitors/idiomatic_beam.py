@@ -43,6 +43,7 @@ def _run(inputs: Inputs, output: Path, decode: rows.Decode) -> None:
         sends = (
             pipeline
             | "ReadSendLog" >> ReadFromAvro(inputs.send_log_avro)
+            | "FromSendLog" >> beam.Map(rows.from_send_log)
             | "KeySends" >> beam.Map(_keyed)
         )
         matched = (

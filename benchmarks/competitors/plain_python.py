@@ -47,7 +47,7 @@ def _run(inputs: Inputs, output: Path, decode: rows.Decode) -> None:
             earlier = reports.get(key)
             reports[key] = report if earlier is None else rows.first((earlier, report))
 
-    sends = {rows.key(send): send for send in _read(inputs.send_log_avro)}
+    sends = {rows.key(entry): rows.from_send_log(entry) for entry in _read(inputs.send_log_avro)}
     enriched_reports = _DatedTable(output / "enriched_reports", rows.ENRICHED)
     for key, report in reports.items():
         enriched = rows.enrich(report, sends.pop(key, None))

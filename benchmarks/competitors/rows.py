@@ -2,6 +2,9 @@
 
 ``decode_with_validate`` is what the documentation of json, datetime and fastavro leads to;
 ``decode_with_msgspec`` is the same verdict from a typed C decoder.
+
+Times become epoch milliseconds (UTC) as soon as they are parsed or read: Beam's shuffle would pickle
+every single datetime, eight for a pair of records, and subtraction is faster too.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import cache, partial
 from hashlib import md5
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -26,7 +29,10 @@ from schemas.contracts import contract
 Record: TypeAlias = dict[str, Any]
 Decode: TypeAlias = Callable[[Mapping[str, Any]], Record]
 
-_BEIJING_OFFSET: Final = timedelta(hours=8)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH_BEIJING: Final = datetime(1970, 1, 1, 8)  # noqa: DTZ001 - Alibaba's times are naive too
+_BEIJING_OFFSET_MS: Final = 8 * 3600 * 1000
+_DAY_MS: Final = 24 * 3600 * 1000
 ENRICHED: Final = contract("enriched_report").arrow
 UNREPORTED: Final = contract("unreported_send").arrow
 FAILED: Final = pa.schema(
@@ -102,17 +108,17 @@ def _report(fields: Mapping[str, Any], message: Mapping[str, Any]) -> Record:
             name: json.dumps(value) for name, value in fields.items() if name not in _KNOWN_FIELDS
         },
         "message_id": message["message_id"],
-        "enqueued_at": message["enqueued_at"],
+        "enqueued_at": _to_ms(message["enqueued_at"], _EPOCH),
     }
 
 
-def _parse_time(text: str) -> datetime:
-    return _utc(datetime.strptime(text, "%Y-%m-%d %H:%M:%S"))  # noqa: DTZ007 - Beijing time
+def _parse_time(text: str) -> int:
+    return _to_ms(datetime.strptime(text, "%Y-%m-%d %H:%M:%S"), _EPOCH_BEIJING)  # noqa: DTZ007
 
 
-def _utc(local: datetime) -> datetime:
-    # Times of one and the same zone object subtract five times faster than times of two.
-    return (local - _BEIJING_OFFSET).replace(tzinfo=timezone.utc)
+def _to_ms(time: datetime, epoch: datetime) -> int:
+    since = time - epoch
+    return (since.days * 86400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 class _Body(msgspec.Struct):
@@ -149,16 +155,21 @@ def decode_with_msgspec(message: Mapping[str, Any]) -> Record:
         "err_msg": body.err_msg,
         "out_id": body.out_id,
         "sms_size": None if body.sms_size is None else int(body.sms_size),
-        "send_time": _utc(body.send_time),
-        "report_time": body.report_time and _utc(body.report_time),
+        "send_time": _to_ms(body.send_time, _EPOCH_BEIJING),
+        "report_time": body.report_time and _to_ms(body.report_time, _EPOCH_BEIJING),
         "unknown_fields": {},
         "message_id": message["message_id"],
-        "enqueued_at": message["enqueued_at"],
+        "enqueued_at": _to_ms(message["enqueued_at"], _EPOCH),
     }
 
 
 WITH_VALIDATE: Final[Decode] = partial(decode_with_validate, raise_errors=True)
 WITH_QUIET_VALIDATE: Final[Decode] = partial(decode_with_validate, raise_errors=False)
+
+
+def from_send_log(entry: Mapping[str, Any]) -> Record:
+    """Take a send log entry as fastavro read it."""
+    return {**entry, "requested_at": _to_ms(entry["requested_at"], _EPOCH)}
 
 
 def key(record: Mapping[str, Any]) -> tuple[str, str]:
@@ -203,21 +214,23 @@ def failed(message: Mapping[str, Any], reason: str) -> Record:
         "reason": reason,
         "original": message["body"],
         "message_id": message["message_id"],
-        "enqueued_at": message["enqueued_at"],
+        "enqueued_at": _to_ms(message["enqueued_at"], _EPOCH),
     }
 
 
-def beijing_day(time: datetime) -> str:
+def beijing_day(time_ms: int) -> str:
     """Name the partition that a time belongs to."""
-    return (time + _BEIJING_OFFSET).date().isoformat()
+    return _day_name((time_ms + _BEIJING_OFFSET_MS) // _DAY_MS)
+
+
+@cache
+def _day_name(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).date().isoformat()
 
 
 def _event_id(record: Mapping[str, Any]) -> str:
     return md5(f"{record['biz_id']}|{record['phone_number'] or ''}".encode()).hexdigest()
 
 
-def _elapsed_ms(start: datetime | None, end: datetime | None) -> int | None:
-    if start is None or end is None:
-        return None
-    elapsed = end - start
-    return (elapsed.days * 86400 + elapsed.seconds) * 1000 + elapsed.microseconds // 1000
+def _elapsed_ms(start_ms: int | None, end_ms: int | None) -> int | None:
+    return None if start_ms is None or end_ms is None else end_ms - start_ms

@@ -26,6 +26,7 @@ class MnsConnection:
         transport = HttpTransport(settings.mns_endpoint)
         self.client = MnsClient(settings.mns_endpoint, transport, tokens, clock)
         self.draw = draw
+        self.clock = clock
         self._answered: set[str] = set()
 
     def has_answered(self, queue_name: str) -> bool:

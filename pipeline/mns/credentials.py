@@ -205,12 +205,12 @@ class TokenService:
                 raise faults.no_keys() from None
             if not error.code:
                 raise UnreachableError(f"Nobody answers at {self._endpoint}") from None
-            raise faults.token_fault(self._endpoint, str(error.code)) from None
+            raise faults.token_fault(self._endpoint, queue_name, str(error.code)) from None
         except (OSError, ValueError):
             raise UnreachableError(f"No usable answer from {self._endpoint}") from None
         answer = response.body
         if answer.code != "OK" or answer.message_token_dto is None:
-            raise faults.token_fault(self._endpoint, str(answer.code))
+            raise faults.token_fault(self._endpoint, queue_name, str(answer.code))
         token = answer.message_token_dto
         return TokenAnswer(
             token.access_key_id,

@@ -29,6 +29,8 @@ _KEY_CODES: Final = (
 )
 _PERMISSION_CODES: Final = ("AccessDenied", "NoPermission", "Forbidden", "isp.RAM_PERMISSION_DENY")
 _CLOCK_CODES: Final = ("TimeExpired", "InvalidTimeStamp", "InvalidDateHeader")
+_PARAMETER_CODES: Final = ("isv.INVALID_PARAMETERS", "InvalidParameter", "InvalidMessageType")
+_QUEUE_NAME_SHAPE: Final = "Alicom-Queue-<16-digit account id>-<message type>"
 _KEYS_FIX: Final = (
     "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET to an active key of the "
     "account that sends the SMS"
@@ -52,7 +54,7 @@ def is_refusal(status: int, code: str) -> bool:
     return status == 403 or code == "InvalidAuthorizationHeader"  # noqa: PLR2004
 
 
-def token_fault(endpoint: str, code: str) -> OperatorError | ServiceFaultError:
+def token_fault(endpoint: str, queue_name: str, code: str) -> OperatorError | ServiceFaultError:
     """Turn the token service's error code into what to raise."""
     if code.startswith(_KEY_CODES):
         return CredentialsError(
@@ -62,6 +64,11 @@ def token_fault(endpoint: str, code: str) -> OperatorError | ServiceFaultError:
         return CredentialsError(
             f"These account keys may not ask for queue tokens at {endpoint} ({code}): give the RAM "
             "user the policies AliyunDysmsFullAccess and AliyunMNSFullAccess"
+        )
+    if code.startswith(_PARAMETER_CODES):
+        return QueueError(
+            f"The token service at {endpoint} gives no token for the queue {queue_name} ({code}): "
+            f"check --mns_queues ({_QUEUE_NAME_SHAPE}, e.g. ending in -SmsReport or -SmsUp)"
         )
     return _passing_fault(f"The token service at {endpoint}", code)
 
@@ -73,7 +80,7 @@ def queue_fault(
     if code == "QueueNotExist":
         return QueueError(
             f"The queue {queue_name} does not exist at {endpoint}: check --mns_queues "
-            "(Alicom-Queue-<16-digit account id>-<message type>) and --mns_endpoint"
+            f"({_QUEUE_NAME_SHAPE}) and --mns_endpoint"
         )
     if is_refusal(status, code):
         if code.startswith(_PERMISSION_CODES):

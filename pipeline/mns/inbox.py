@@ -48,6 +48,16 @@ class Batch(NamedTuple):
     oldest_enqueued_at: datetime
 
 
+class _Poll(NamedTuple):
+    """A receive under way."""
+
+    queue_name: str
+    number: int
+    messages: int
+    wait_secs: int
+    began_secs: float
+
+
 class Inbox:
     """Reads all queues of some settings for one reader; safe to share between threads.
 
@@ -61,7 +71,6 @@ class Inbox:
         until: Until,
         connection: MnsConnection,
         tally: Tally,
-        clock: Callable[[], datetime],
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to read through ``connection`` (owned by the caller), counting into ``tally``.
@@ -73,7 +82,7 @@ class Inbox:
         self._connection = connection
         self._client = connection.client
         self._tally = tally
-        self._clock = clock
+        self._clock = connection.clock
         self._on_done = on_done
         self._changed = threading.Condition()  # guards everything down to the marks
         self._buffer: deque[Batch] = deque()
@@ -224,16 +233,13 @@ class Inbox:
     def _fetch(self, queue_name: str) -> None:
         failures = fast_answers = 0
         while messages := self._reserve():
-            wait_secs = self._wait_secs()
-            with self._changed:
-                poll = self._watermark.begin_poll(queue_name, self._clock())
-            began_secs = monotonic()
+            poll = self._begin_poll(queue_name, messages)
             outcome: Received | Exception | None
             try:
-                outcome = self._client.receive(queue_name, messages, wait_secs)
+                outcome = self._client.receive(queue_name, messages, poll.wait_secs)
             except (TransientError, OperatorError) as fault:
                 outcome = fault
-            waited = self._settle_poll(queue_name, poll, messages, outcome, began_secs, wait_secs)
+            waited = self._settle_poll(poll, outcome)
             if isinstance(outcome, Exception):
                 failures += 1
                 self._note_fault(queue_name, outcome, failures)
@@ -265,40 +271,36 @@ class Inbox:
         self._end()
         return 0
 
-    def _wait_secs(self) -> int:
+    def _begin_poll(self, queue_name: str, messages: int) -> _Poll:
         longest = self._settings.drain_wait_secs if self._until.empty else self._settings.wait_secs
-        return int(max(0, min(longest, self._deadline_secs - monotonic())))
+        now_secs = monotonic()
+        wait_secs = int(max(0, min(longest, self._deadline_secs - now_secs)))
+        with self._changed:
+            number = self._watermark.begin_poll(queue_name, self._clock())
+        return _Poll(queue_name, number, messages, wait_secs, now_secs)
 
-    def _settle_poll(
-        self,
-        queue_name: str,
-        poll: int,
-        asked: int,
-        outcome: Received | Exception | None,
-        began_secs: float,
-        wait_secs: int,
-    ) -> bool:
+    def _settle_poll(self, poll: _Poll, outcome: Received | Exception | None) -> bool:
         """Book what a poll brought; return whether an empty one waited as it was asked to."""
         received = outcome if isinstance(outcome, Received) else None
         waited, late = False, 0
         with self._changed:
             self._polls_under_way -= 1
             if self._budget is not None:
-                self._budget += asked - (len(received.messages) if received else 0)
-            drain = self._drains[queue_name]
+                self._budget += poll.messages - (len(received.messages) if received else 0)
+            drain = self._drains[poll.queue_name]
             if received is not None:
                 drain.found_messages(monotonic())
-                late = self._hold(queue_name, received)
+                late = self._hold(poll.queue_name, received)
             elif outcome is None:
-                waited = drain.found_nothing(began_secs, monotonic(), wait_secs)
-            self._watermark.end_poll(queue_name, poll, found_nothing=waited)
+                waited = drain.found_nothing(poll.began_secs, monotonic(), poll.wait_secs)
+            self._watermark.end_poll(poll.queue_name, poll.number, found_nothing=waited)
             self._changed.notify_all()
             drained = self._until.empty and all(d.is_empty for d in self._drains.values())
         if late:
             self._release([late])
         if drained:
             self._end()
-        return waited and wait_secs > 0
+        return waited and poll.wait_secs > 0
 
     def _hold(self, queue_name: str, received: Received) -> int:
         """Take received messages in; return the lease's number when they come after the stop."""

@@ -5,6 +5,7 @@ measured (DECISIONS.md).
 """
 
 import uuid
+from copy import copy
 from datetime import datetime, timezone
 from time import monotonic
 from typing import Any, Final
@@ -119,25 +120,19 @@ class MnsSource(UnboundedSource):
         run_id: str,
         readers: int,
         advance_wait_secs: float,
-        split: int | None = None,
     ) -> None:
         self.settings = settings
         self.until = until
         self.run_id = run_id
         self.readers = readers
         self.advance_wait_secs = advance_wait_secs
-        self._split = split
+        self.number: int | None = None
 
     @override
     def split(self, desired_num_splits: int, options: Any = None) -> list[UnboundedSource]:
         # Beam always asks for 20 and runs them one after another; their number is ours to choose.
         # Each has a number, since Beam keeps readers by what their source pickles to.
-        return [
-            MnsSource(
-                self.settings, self.until, self.run_id, self.readers, self.advance_wait_secs, number
-            )
-            for number in range(min(self.readers, desired_num_splits))
-        ]
+        return [self._numbered(number) for number in range(min(self.readers, desired_num_splits))]
 
     @override
     def create_reader(
@@ -149,6 +144,11 @@ class MnsSource(UnboundedSource):
     @override
     def get_checkpoint_mark_coder(self) -> Coder:
         return _MnsMarkCoder()
+
+    def _numbered(self, number: int) -> "MnsSource":
+        source = copy(self)
+        source.number = number
+        return source
 
 
 class MnsMark(CheckpointMark):
@@ -193,7 +193,6 @@ class _MnsReader(UnboundedReader):
             source.until,
             self._connection,
             tally_of(source.run_id),
-            utc_now,
             self._forget,
         )
         registry.add_inbox(source.run_id, self._reader_id, self._inbox)

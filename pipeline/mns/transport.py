@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httptools
 import requests
-from requests.certs import where as bundled_certificates
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 
@@ -64,7 +64,7 @@ class HttpTransport:
         proxy = environment["proxies"].get(parts.scheme) or environment["proxies"].get("all")
         self._proxy = urlsplit(proxy) if proxy else None
         verify = environment["verify"]
-        self._certificates = verify if isinstance(verify, str) else bundled_certificates()
+        self._certificates = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
         # A plain HTTP proxy wants the absolute address on the request line.
         self._target_prefix = self._endpoint if self._proxy and not self._is_tls else ""
         self._idle: deque[HTTPConnection] = deque()

@@ -75,12 +75,10 @@ def change_visibility_target(queue_name: str, receipt_handle: str, visibility_se
 
 def delete_body(receipt_handles: Iterable[str]) -> bytes:
     """Return the body of a batch delete of 1-16 handles."""
-    entries = "".join(
-        f"<ReceiptHandle>{escape(handle)}</ReceiptHandle>" for handle in receipt_handles
-    )
+    entries = escape("\n".join(receipt_handles)).replace("\n", "</ReceiptHandle><ReceiptHandle>")
     return (
         f'<?xml version="1.0" encoding="UTF-8"?><ReceiptHandles xmlns="{_REQUEST_NAMESPACE}">'
-        f"{entries}</ReceiptHandles>"
+        f"<ReceiptHandle>{entries}</ReceiptHandle></ReceiptHandles>"
     ).encode()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -65,7 +66,7 @@ def same(text: bytes) -> bytes:
     return text
 
 
-TAMPERINGS = [
+TAMPERINGS: list[Callable[[bytes], bytes]] = [
     *[same] * 8,
     lambda text: text.replace(b'"success"', b'"success" : false, "success"', 1),
     lambda text: text.replace(b'"out_id"', b'"err_code"', 1),

@@ -80,7 +80,8 @@ def test_a_failure_without_a_code_and_a_success_with_another_code_are_kept_as_se
 
 @pytest.mark.parametrize(("spelling", "success"), [("true", True), ("false", False)])
 def test_success_in_quotes_is_taken_and_counted(spelling: str, success: bool) -> None:
-    decoded = decode(body_of({**MAINLAND, "success": spelling}), body_of(MAINLAND))
+    bodies = [{**MAINLAND, "success": spelling}, MAINLAND]
+    decoded = decode(*map(body_of, bodies))
     # Canonical rows come first.
     assert decoded.reports.column("success").to_pylist() == [True, success]
     assert decoded.counts["success_as_string"] == 1
@@ -177,6 +178,15 @@ def test_an_older_international_report_may_have_numbers_and_rfc_822_times() -> N
     row = report({**OLDER_INTERNATIONAL, **change})
     assert row["success"] is False
     assert row["send_time"] == beijing("2018-03-01 08:00:00")
+
+
+def test_a_field_that_marks_another_shape_does_not_change_the_shape() -> None:
+    row = report({**INTERNATIONAL, "success": "maybe", "": "no column"})
+    assert row["biz_id"] == INTERNATIONAL["MessageId"]
+    assert row["out_id"] is None
+    assert dict(row["unknown_fields"]) == {
+        "Status": '"1"', "success": '"maybe"', "": '"no column"'
+    }  # fmt: skip
 
 
 def test_a_globe_report_has_its_own_names() -> None:

@@ -291,7 +291,7 @@ SENDS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_order_repeats_and_epochs_do_not_change_the_answer(data: st.DataObject) -> None:
     reports = data.draw(

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.contracts import Contract, ContractError, contract, contract_names
 
-NOW = datetime(2026, 11, 1, 4, 0, 0, 123000, tzinfo=timezone.utc)
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=5)  # lone surrogates included
-TIMES = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30))
+TIMES = st.datetimes()
 
 FITTING: dict[str, st.SearchStrategy[Any]] = {
     "string": st.text(max_size=5),
@@ -79,9 +78,9 @@ def fastavro_takes(compiled: Contract, record: dict[str, Any]) -> bool:
             isinstance(value, int) or (isinstance(value, datetime) and value.tzinfo is None)
         ):
             return False
-    if not validate(
-        record, compiled.schema, raise_errors=False, strict=True, disable_tuple_notation=True
-    ):
+        if isinstance(value, tuple):  # fastavro reads one as (branch of the union, value)
+            return False
+    if not validate(record, compiled.schema, raise_errors=False, strict=True):
         return False
     try:
         fastavro.schemaless_writer(io.BytesIO(), compiled.schema, record, strict_allow_default=True)
@@ -91,7 +90,7 @@ def fastavro_takes(compiled: Contract, record: dict[str, Any]) -> bool:
 
 
 @given(records())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_fast_check_takes_exactly_what_fastavro_takes(
     drawn: tuple[Contract, dict[str, Any]],
 ) -> None:

@@ -1,0 +1,64 @@
+"""Keep the number of files small: epochs write many little ones, readers want few large ones.
+
+Files of a day are merged by size: as soon as sixteen of about one size have come together they become one
+of the next size. So a row is written again once per factor of sixteen, however long a day's table grows.
+"""
+
+import uuid
+from collections import defaultdict
+from datetime import datetime
+from typing import Final
+
+from pipeline.catalog import Catalog, Commit, DataFile
+from transforms import tables
+from transforms.tables import Table, merge_files
+
+_FILES_PER_SIZE: Final = 16
+# Open sends and waiting reports are not among them: every epoch writes those anew.
+_GROWING: Final = (
+    tables.ENRICHED_REPORTS,
+    tables.INBOUND_SMS,
+    tables.UNREPORTED_SENDS,
+    tables.FAILED_EVENTS,
+    tables.FAILED_SENDS,
+)
+
+
+def compact(catalog: Catalog, as_of: datetime) -> int:
+    """Merge what has come together, in one commit; the rows stay what they are.
+
+    Returns:
+        How many files were merged.
+    """
+    attempt = uuid.uuid4().hex
+    merged = []
+    removed: list[str] = []
+    for table in _GROWING:
+        for files in _of_one_size(catalog, table):
+            paths = [file.path for file in files]
+            absolute = [catalog.absolute(path) for path in paths]
+            merged.append(merge_files(table, files[0].dt, absolute, catalog.staging(attempt)))
+            removed += paths
+    if merged:
+        commit = Commit(
+            kind="compact",
+            as_of_ms=round(as_of.timestamp() * 1000),
+            counts={},
+            added=merged,
+            removed=removed,
+            archive_files={},
+            send_log={},
+        )
+        catalog.commit(commit, attempt)
+    return len(removed)
+
+
+def _of_one_size(catalog: Catalog, table: Table) -> list[list[DataFile]]:
+    """Groups of sixteen and more files of one day and about one size."""
+    groups: defaultdict[tuple[str, int], list[DataFile]] = defaultdict(list)
+    for file in catalog.files(table.name, catalog.days_of_last_commit()):
+        size = 0
+        while file.rows >= _FILES_PER_SIZE ** (size + 1):
+            size += 1
+        groups[file.dt, size].append(file)
+    return [files for files in groups.values() if len(files) >= _FILES_PER_SIZE]

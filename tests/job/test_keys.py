@@ -1,0 +1,170 @@
+"""Identity: hashes that do not depend on how a column lies in memory, ids that SQL can compute too."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transforms import keys
+
+# Every length around the eight-byte words that are hashed at once, and characters of several bytes.
+TEXTS = ["", "a", "1234567", "12345678", "123456789", "x" * 1000, "星河商城", "👍", "\x00", "a\x00"]
+MAYBE_TEXTS = st.lists(st.none() | st.text(max_size=40) | st.sampled_from(TEXTS), max_size=40)
+
+
+def column(texts: Sequence[str | None]) -> pa.StringArray:
+    return pa.array(texts, type=pa.string())
+
+
+@given(texts=MAYBE_TEXTS, before=MAYBE_TEXTS, after=MAYBE_TEXTS)
+@settings(max_examples=60)
+def test_a_hash_depends_on_the_string_alone(
+    texts: list[str | None], before: list[str | None], after: list[str | None]
+) -> None:
+    whole = column([*before, *texts, *after])
+    sliced = whole.slice(len(before), len(texts))
+
+    one_by_one = [int(keys.hash_strings(column([text]))[0]) for text in texts]
+
+    assert keys.hash_strings(sliced).tolist() == one_by_one
+
+
+def test_a_null_hashes_like_the_empty_string() -> None:
+    hashes = keys.hash_strings(column([None, ""]))
+
+    assert hashes[0] == hashes[1]
+
+
+def test_bytes_under_a_null_do_not_count() -> None:
+    # A null may keep its bytes: pyarrow leaves them there when a mask is laid over an array.
+    offsets = pa.array([0, 3, 6], pa.int32()).buffers()[1]
+    hidden = pa.StringArray.from_buffers(
+        2, offsets, pa.py_buffer(b"abcdef"), pa.py_buffer(b"\x02"), 1
+    )
+    assert hidden.to_pylist() == [None, "def"]
+
+    assert keys.hash_strings(hidden).tolist() == keys.hash_strings(column([None, "def"])).tolist()
+
+
+def test_different_strings_hash_differently() -> None:
+    texts = [*TEXTS, *(f"90061974693649844{number}^0" for number in range(10_000))]
+
+    assert len(np.unique(keys.hash_strings(column(texts)))) == len(texts)
+
+
+def test_the_hash_is_the_same_in_every_process_and_version() -> None:
+    # Buckets of one run are formed by several processes; a changed number is a changed function.
+    assert keys.hash_strings(column(["900619746936498440^0"])).tolist() == [10093497349062356551]
+
+
+def test_the_order_of_a_pair_matters() -> None:
+    left, right = keys.hash_strings(column(["1"])), keys.hash_strings(column(["2"]))
+
+    assert keys.combine(left, right)[0] != keys.combine(right, left)[0]
+
+
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_keys_spread_evenly_over_the_buckets(count: int) -> None:
+    biz_ids = column([f"{900619746936498440 + number}^0" for number in range(20_000)])
+
+    sizes = np.bincount(keys.buckets(biz_ids, count), minlength=count)
+
+    assert len(sizes) == count
+    assert sizes.min() > 0.7 * sizes.mean()
+    assert sizes.max() < 1.3 * sizes.mean()
+
+
+def test_nothing_hashes_to_nothing() -> None:
+    assert keys.hash_strings(column([])).tolist() == []
+    assert keys.buckets(column([]), 7).tolist() == []
+    assert keys.event_ids(column([]), column([])).to_pylist() == []
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(st.text(min_size=1, max_size=30), st.none() | st.text(max_size=20)), max_size=20
+    )
+)
+@settings(max_examples=30)
+def test_many_event_ids_equal_single_ones(pairs: list[tuple[str, str | None]]) -> None:
+    biz_ids, phones = column([biz for biz, _ in pairs]), column([phone for _, phone in pairs])
+
+    assert keys.event_ids(biz_ids, phones).to_pylist() == [keys.event_id(*pair) for pair in pairs]
+
+
+def test_event_ids_keep_the_order_of_many_rows() -> None:
+    biz_ids = column([f"{number}^0" for number in range(100_000)])
+
+    ids = keys.event_ids(biz_ids, biz_ids)
+
+    for position in (0, 8191, 8192, 65_536, 99_999):
+        text = f"{position}^0"
+        assert ids[position].as_py() == keys.event_id(text, text)
+
+
+def test_an_event_id_is_what_duckdb_computes() -> None:
+    with duckdb.connect() as connection:
+        query = "SELECT md5(? || '|' || coalesce(?, ''))"
+        for biz_id, phone in [("900^0", "13800000001"), ("900^0", None), ("星河", "")]:
+            (expected,) = connection.execute(query, [biz_id, phone]).fetchone() or ("",)
+            assert keys.event_id(biz_id, phone) == expected
+
+
+def test_a_report_without_recipient_is_named_by_its_message() -> None:
+    ids = {
+        keys.event_id("900^0", None),
+        keys.message_event_id("900^0", "M1"),
+        keys.message_event_id("900^0", "M2"),
+        keys.message_event_id("901^0", "M1"),
+    }
+
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("utc", "day"),
+    [
+        ("2026-10-31T15:59:59.999+00:00", "2026-10-31"),
+        ("2026-10-31T16:00:00.000+00:00", "2026-11-01"),
+        ("2026-11-01T15:59:59.999+00:00", "2026-11-01"),
+        ("2026-11-01T16:00:00.000+00:00", "2026-11-02"),
+        ("1970-01-01T00:00:00.000+00:00", "1970-01-01"),
+        ("1969-12-31T15:59:59.999+00:00", "1969-12-31"),
+        ("2028-02-29T12:00:00.000+00:00", "2028-02-29"),
+    ],
+)
+def test_a_day_begins_at_midnight_in_beijing(utc: str, day: str) -> None:
+    times = pa.array([datetime.fromisoformat(utc)], pa.timestamp("ms", tz="UTC"))
+
+    (number,) = keys.beijing_days(keys.milliseconds(times)).tolist()
+
+    assert keys.day_name(number) == day
+    assert keys.day_number(day) == number
+
+
+@given(st.datetimes(datetime(1970, 1, 2), datetime(2199, 1, 1), timezones=st.just(timezone.utc)))
+@settings(max_examples=50)
+def test_days_are_those_of_the_standard_library(moment: datetime) -> None:
+    times = pa.array([moment], pa.timestamp("ms", tz="UTC"))
+
+    (number,) = keys.beijing_days(keys.milliseconds(times)).tolist()
+
+    expected = moment.astimezone(timezone(timedelta(hours=8))).date().isoformat()
+    assert keys.day_name(number) == expected
+
+
+def test_missing_times_count_as_zero() -> None:
+    times = pa.array([None, datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc)], pa.timestamp("ms"))
+
+    assert keys.milliseconds(times).tolist() == [0, 1000]
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "01.11.2026", "", "2026-11-01T00:00"])
+def test_a_text_that_is_no_day_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="does not match|unconverted|out of range"):
+        keys.day_number(text)

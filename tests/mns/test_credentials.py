@@ -1,0 +1,126 @@
+"""Queue tokens under a clock that the test moves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import TransientError
+from pipeline.mns.credentials import QueueTokens, TokenAnswer, read_token
+from pipeline.mns.transport import UnreachableError
+
+_NOW = datetime(2026, 11, 22, 4, 0, tzinfo=timezone.utc)  # noon in Beijing
+_QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
+
+
+class _Service:
+    """A token service and the world's clock."""
+
+    def __init__(self, life: timedelta = timedelta(minutes=10)) -> None:
+        self.now = _NOW
+        self.life = life
+        self.calls = 0
+        self.is_down = False
+        self.tokens = QueueTokens(self.fetch, lambda: self.now, lambda: 0.0)
+
+    def fetch(self, _: str) -> TokenAnswer:
+        self.calls += 1
+        if self.is_down:
+            raise UnreachableError("Nobody answers")
+        ends = (self.now + self.life).astimezone(timezone(timedelta(hours=8)))
+        return TokenAnswer("id", "secret", f"token-{self.calls}", f"{ends:%Y-%m-%d %H:%M:%S}")
+
+    def token_after(self, secs: float) -> str:
+        self.now += timedelta(seconds=secs)
+        return self.tokens.current(_QUEUE).security_token
+
+
+@pytest.mark.parametrize(
+    ("expire_time", "refresh_secs", "end_secs"),
+    [
+        ("2026-11-22 12:10:00", 480, 600),  # Beijing time, 2 minutes before the end
+        ("2026-11-22 12:02:00", 60, 120),  # short: at half its life
+        ("2026-11-22 20:00:00", 3480, 3600),  # 8 hours: trusted for one
+        ("2026-11-22 11:59:59", 480, 600),  # born expired
+        ("2026-11-22T04:10:00Z", 480, 600),  # another form
+        ("", 480, 600),
+    ],
+)
+def test_a_token_is_replaced_in_time(expire_time: str, refresh_secs: int, end_secs: int) -> None:
+    token = read_token(TokenAnswer("id", "secret", "token", expire_time), _NOW)
+    assert token.refresh_at - _NOW == timedelta(seconds=refresh_secs)
+    assert token.expires_at - _NOW == timedelta(seconds=end_secs)
+
+
+def test_a_token_is_fetched_once_and_replaced_two_minutes_before_its_end() -> None:
+    service = _Service()
+    assert [service.token_after(secs) for secs in (0, 400, 79, 1)] == [
+        "token-1", "token-1", "token-1", "token-2",
+    ]  # fmt: skip
+
+
+def test_a_refused_token_is_replaced_once_however_many_complain() -> None:
+    service = _Service()
+    token = service.tokens.current(_QUEUE)
+    service.tokens.reject(_QUEUE, token)
+    assert service.token_after(0) == "token-2"
+    service.tokens.reject(_QUEUE, token)
+    assert service.token_after(0) == "token-2"
+
+
+def test_a_token_that_still_works_outlives_its_service() -> None:
+    service = _Service()
+    service.token_after(0)
+    service.is_down = True
+    assert service.token_after(500) == "token-1"
+    calls = service.calls
+    assert service.token_after(0.1) == "token-1"
+    assert service.calls == calls  # it backs off
+    with pytest.raises(TransientError):
+        service.token_after(100)
+
+
+def test_a_service_that_returns_is_used_within_five_seconds() -> None:
+    service = _Service()
+    service.is_down = True
+    for _ in range(300):  # 15 minutes
+        with pytest.raises(TransientError):
+            service.token_after(3)
+    service.is_down = False
+    assert service.token_after(3).startswith("token-")
+
+
+def test_a_day_of_ten_minute_tokens_never_fails() -> None:
+    service = _Service()
+    for _ in range(24 * 60):
+        service.token_after(60)
+        assert service.tokens.current(_QUEUE).expires_at > service.now
+    assert service.calls == 24 * 60 // 8
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    answer = TokenAnswer("key-id", "key-secret", "the-token", "2026-11-22 12:10:00")
+    shown = repr(answer) + repr(read_token(answer, _NOW))
+    assert not any(secret in shown for secret in ("key-id", "key-secret", "the-token"))
+
+
+@pytest.mark.integration
+def test_no_keys_anywhere_is_said_in_one_sentence(tmp_path: Path) -> None:
+    program = (
+        "from pipeline.mns.credentials import TokenService\n"
+        "try: TokenService('http://127.0.0.1:9').fetch('q-SmsReport')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ALIBABA_CLOUD")}
+    environment |= {"HOME": str(tmp_path), "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout.startswith("CredentialsError No Alibaba Cloud account keys were found")
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,135 @@
+"""XML in and out, as captured from the service and as the documents show it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.mns import wire
+
+_MESSAGE = (
+    "<Message><MessageId>0909FF0D9C3A630C372B8A14BD2011B6</MessageId>"
+    "<MessageBodyMD5>3AED23FB</MessageBodyMD5><MessageBody>{body}</MessageBody>"
+    "<ReceiptHandle>{handle}</ReceiptHandle><EnqueueTime>1764000000123</EnqueueTime>"
+    "<FirstDequeueTime>1764000000124</FirstDequeueTime>"
+    "<NextVisibleTime>{visible}</NextVisibleTime><DequeueCount>2</DequeueCount>"
+    "<Priority>8</Priority><MessageGroupId>new</MessageGroupId></Message>"
+)
+
+
+def _messages(
+    *, namespace: str = ' xmlns="http://mns.aliyuncs.com/doc/v1"', body: str = "eyJ9"
+) -> bytes:
+    entries = "".join(
+        _MESSAGE.format(body=body, handle=f"8-{number}==", visible=1764000030000 + number)
+        for number in range(2)
+    )
+    return f'<?xml version="1.0" ?><Messages{namespace}>{entries}</Messages>'.encode()
+
+
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        ' xmlns="http://mns.aliyuncs.com/doc/v1"',
+        ' xmlns="http://mns.aliyuncs.com/doc/v1/"',
+        "",
+    ],
+)
+def test_messages_are_read_whatever_the_namespace(namespace: str) -> None:
+    received = wire.parse_messages(_messages(namespace=namespace), "q-SmsReport", "SmsReport")
+    assert received.receipt_handles == ["8-0==", "8-1=="]
+    assert received.visible_again_at == datetime(2025, 11, 24, 16, 0, 30, tzinfo=timezone.utc)
+    message = received.messages[0]
+    assert message == (
+        "0909FF0D9C3A630C372B8A14BD2011B6",
+        "q-SmsReport",
+        "SmsReport",
+        datetime(2025, 11, 24, 16, 0, 0, 123000, tzinfo=timezone.utc),
+        2,
+        b"eyJ9",
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        ("", b""),
+        ("{&quot;a&quot;: &lt;1&gt; &amp;}", b'{"a": <1> &}'),
+        ("\u77ed\u4fe1", "\u77ed\u4fe1".encode()),
+        (" spaced ", b" spaced "),
+    ],
+)
+def test_a_body_is_kept_as_it_was_sent(sent: str, body: bytes) -> None:
+    assert wire.parse_messages(_messages(body=sent), "q", "q").messages[0].body == body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html><body>gateway",
+        b"\xff\xfe",
+        b"<Messages/>",
+        b"<Messages><Message><MessageId>1</MessageId></Message></Messages>",
+        _messages().replace(b"<ReceiptHandle>8-1==</ReceiptHandle>", b""),
+        _messages().replace(b"1764000000123", b"soon"),
+        _messages().replace(b"1764000000123", b"9" * 30),
+        b'<!DOCTYPE m [<!ENTITY a "b">]>' + _messages(body="&a;"),
+        '<!DOCTYPE m [<!ENTITY a "b">]><Messages/>'.encode("utf-16"),
+    ],
+)
+def test_an_answer_that_is_not_mns_is_refused(answer: bytes) -> None:
+    with pytest.raises(wire.MalformedResponseError):
+        wire.parse_messages(answer, "q", "q")
+
+
+def test_an_error_is_read_by_its_code() -> None:
+    body = (
+        b'<?xml version="1.0"?><Error xmlns="http://mns.aliyuncs.com/doc/v1"><Code>QueueNotExist'
+        b"</Code><Message>m</Message><RequestId>R</RequestId><HostId>h</HostId></Error>"
+    )
+    assert wire.parse_service_error(body) == ("QueueNotExist", "R")
+    assert wire.parse_service_error(b"<html>") == ("", "")
+    assert wire.parse_delete_errors(body) is None
+    assert wire.parse_delete_errors(b"") is None
+
+
+def test_a_partly_failed_delete_names_its_failures() -> None:
+    body = (
+        b'<Errors xmlns="http://mns.aliyuncs.com/doc/v1"><Error><ErrorCode>ReceiptHandleError'
+        b"</ErrorCode><ErrorMessage>m</ErrorMessage><ReceiptHandle>8-1==</ReceiptHandle></Error>"
+        b"</Errors>"
+    )
+    assert wire.parse_delete_errors(body) == [("8-1==", "ReceiptHandleError")]
+
+
+def test_a_changed_visibility_brings_the_new_handle() -> None:
+    body = (
+        b"<ChangeVisibility><ReceiptHandle>8-2</ReceiptHandle>"
+        b"<NextVisibleTime>1764000030000</NextVisibleTime></ChangeVisibility>"
+    )
+    changed = wire.parse_changed_visibility(body)
+    assert changed.receipt_handle == "8-2"
+    with pytest.raises(wire.MalformedResponseError):
+        wire.parse_changed_visibility(b"<ChangeVisibility/>")
+
+
+@given(
+    st.lists(
+        st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1),
+        min_size=1,
+        max_size=16,
+    )
+)
+def test_a_delete_names_exactly_its_handles(handles: list[str]) -> None:
+    root = ET.fromstring(wire.delete_body(handles))
+    assert [entry.text for entry in root] == handles
+
+
+def test_a_handle_is_escaped_in_a_target() -> None:
+    target = wire.change_visibility_target("q", "1-a/b+c==", 30)
+    assert target == "/queues/q/messages?receiptHandle=1-a%2Fb%2Bc%3D%3D&visibilityTimeout=30"
