@@ -35,7 +35,6 @@ setup(
         "httptools>=0.6,<1",
         "alibabacloud_credentials>=1.0,<2",
         "alibabacloud_dybaseapi20170525>=1.0.1,<2",
-        "alibabacloud_dysmsapi20170525>=4.1,<5",
     ],
     extras_require={
         "test": [
@@ -51,6 +50,7 @@ setup(
             "aliyun-mns-sdk>=1.2,<2",
             "aliyun-python-sdk-dybaseapi>=1.0.8,<2",
             "aliyun-python-sdk-dysmsapi>=2.1.2,<3",
+            "alibabacloud_dysmsapi20170525>=4.1,<5",
         ],
         # What benchmarks/ compares with.
         "benchmark": ["polars>=1.30,<3", "aliyun-mns-sdk>=1.2,<2"],
