@@ -1,11 +1,14 @@
 """The command line: flags, what they mean, and the settings that come of them."""
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from typing import Final, NoReturn
+
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.epochs import JobSettings
 from pipeline.errors import OperatorError
@@ -15,6 +18,7 @@ from transforms import keys
 _DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
 _DEFAULT_DATASET: Final = ".sms-receipts/dataset"
 _PATIENCE_SECS: Final = 72 * 3600
+_LONGEST_PATIENCE_SECS: Final = 365 * 24 * 3600
 # DirectRunner turns into Prism where its binary can be had, with other semantics; see DECISIONS.md.
 _LOCAL_RUNNER: Final = "FnApiRunner"
 _SPELLINGS: Final = {"DirectRunner": _LOCAL_RUNNER, "direct": _LOCAL_RUNNER}
@@ -101,8 +105,8 @@ def run_options(argv: Sequence[str]) -> RunOptions:
     flags, beam_args = parser.parse_known_args(argv)
     settings = {name: getattr(flags, name) for name in _MNS_FLAGS if name != "queues"}
     names = tuple(name.strip() for name in flags.mns_queues.split(",") if name.strip())
-    if flags.epoch_secs <= 0:
-        raise OperatorError("--epoch_secs must be more than 0.")
+    if not 0 < flags.epoch_secs < math.inf:
+        raise OperatorError("--epoch_secs must be a number more than 0.")
     try:
         mns = MnsSettings(queues=names, **settings)
     except ValueError as error:
@@ -174,15 +178,30 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSettings:
-    if flags.join_patience_secs < 0:
-        raise OperatorError("--join_patience_secs must not be negative.")
+    if not 0 <= flags.join_patience_secs <= _LONGEST_PATIENCE_SECS:
+        raise OperatorError(f"--join_patience_secs must be 0-{_LONGEST_PATIENCE_SECS} (a year).")
+    runner = _SPELLINGS.get(flags.runner, flags.runner)
+    _require_beam_flags(runner, beam_args)
     return JobSettings(
         archive=os.path.abspath(flags.archive),
         dataset=os.path.abspath(flags.dataset),
         patience=timedelta(seconds=flags.join_patience_secs),
         send_log=flags.send_log,
-        beam_args=[f"--runner={_SPELLINGS.get(flags.runner, flags.runner)}", *beam_args],
+        beam_args=[f"--runner={runner}", *beam_args],
     )
+
+
+def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
+    """Refuse what nobody would read: Beam ignores what it does not know, so a slip would go unseen."""
+    for before, argument in zip(["", *beam_args], beam_args, strict=False):
+        if not argument.startswith("-") and ("=" in before or not before.startswith("--")):
+            raise OperatorError(f"{argument!r} belongs to no flag: put a glob in quotes.")
+    options = PipelineOptions(list(beam_args))
+    unknown = options.get_all_options(retain_unknown_options=True).keys()
+    unknown -= options.get_all_options().keys()
+    # Runners elsewhere have flags that only they know.
+    if unknown and runner == _LOCAL_RUNNER:
+        raise OperatorError(f"There is no flag --{min(unknown)}: --help explains the flags.")
 
 
 def _day(flag: str, text: str) -> int:
