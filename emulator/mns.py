@@ -172,13 +172,14 @@ class MnsService:
         prefix = headers.get("x-mns-prefix", "")
         marker = headers.get("x-mns-marker", "")
         names = [name for name in self._store.names() if name.startswith(prefix) and name >= marker]
-        listed = [
-            mns_xml.QueueMeta(f"{host_url}/queues/{name}", queue, queue.depths(now_ms))
-            for name, queue in ((name, self._existing(name)) for name in names[:count])
-        ]
-        next_marker = names[count] if len(names) > count else None
         with_meta = headers.get("x-mns-with-meta", "").lower() == "true"
-        return Answer(200, mns_xml.queue_list_document(listed, next_marker, with_meta=with_meta))
+        listed: list[mns_xml.QueueMeta] = []
+        for name in names[:count]:
+            queue = self._existing(name)
+            depths = queue.depths(now_ms) if with_meta else None
+            listed.append(mns_xml.QueueMeta(f"{host_url}/queues/{name}", queue, depths))
+        next_marker = names[count] if len(names) > count else None
+        return Answer(200, mns_xml.queue_list_document(listed, next_marker))
 
     def _existing(self, name: str) -> MessageQueue:
         queue = self._store.get(name)

@@ -28,11 +28,11 @@ class MessageEntry(NamedTuple):
 
 
 class QueueMeta(NamedTuple):
-    """One line of a queue listing."""
+    """One line of a queue listing; ``depths`` is None when only the address was asked for."""
 
     url: str
     queue: MessageQueue
-    depths: Depths
+    depths: Depths | None
 
 
 def received_document(received: Received) -> bytes:
@@ -104,14 +104,12 @@ def queue_document(queue: MessageQueue, depths: Depths) -> bytes:
     return f"{_PROLOG}<Queue{_XMLNS}>{_attributes(queue, depths)}</Queue>".encode()
 
 
-def queue_list_document(
-    queues: Iterable[QueueMeta], next_marker: str | None, *, with_meta: bool
-) -> bytes:
+def queue_list_document(queues: Iterable[QueueMeta], next_marker: str | None) -> bytes:
     """Answer to ListQueue."""
     rendered = "".join(
-        f"<Queue><QueueURL>{escape(meta.url)}</QueueURL>"
-        f"{_attributes(meta.queue, meta.depths) if with_meta else ''}</Queue>"
-        for meta in queues
+        f"<Queue><QueueURL>{escape(url)}</QueueURL>"
+        f"{'' if depths is None else _attributes(queue, depths)}</Queue>"
+        for url, queue, depths in queues
     )
     marker = "" if next_marker is None else f"<NextMarker>{escape(next_marker)}</NextMarker>"
     return f"{_PROLOG}<Queues{_XMLNS}>{rendered}{marker}</Queues>".encode()

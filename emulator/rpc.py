@@ -33,6 +33,7 @@ _MAX_RECIPIENTS: Final = 1000
 _MAX_BATCH_RECIPIENTS: Final = 100
 _MAX_OUT_ID: Final = 255
 _MAX_PAGE_SIZE: Final = 50
+_MAX_PAGE: Final = 10**9
 _DETAILS_DAYS: Final = 30
 _AWAITING, _FAILED, _DELIVERED = 1, 2, 3
 
@@ -127,7 +128,7 @@ class RpcService:
         number = _required(given, "PhoneNumber")
         day = _required(given, "SendDate")
         size = _page_number(_required(given, "PageSize"), _MAX_PAGE_SIZE)
-        page = _page_number(_required(given, "CurrentPage"), None)
+        page = _page_number(_required(given, "CurrentPage"), _MAX_PAGE)
         _require_numbers([number], 1)
         _require_recent(day, now_ms)
         records = self._center.details(number, day, given.get("BizId") or None)
@@ -195,11 +196,9 @@ def _required(given: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _page_number(text: str, highest: int | None) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+def _page_number(text: str, highest: int) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= highest):
         raise ServiceRefusal("isv.INVALID_PARAMETERS", "CurrentPage, PageSize")
-    if highest is not None and int(text) > highest:
-        raise ServiceRefusal("isv.INVALID_PARAMETERS", "PageSize")
     return int(text)
 
 
@@ -224,5 +223,5 @@ def _params(text: str) -> list[str]:
 def _json(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ServiceRefusal("isv.INVALID_JSON_PARAM", "参数格式错误") from None

@@ -84,7 +84,7 @@ class RpcAuthenticator:
         query = parse_qsl(request.query, keep_blank_values=True)
         form: list[tuple[str, str]] = []
         if request.headers.get("content-type", "").startswith(_FORM):
-            form = parse_qsl(request.body.decode(), keep_blank_values=True)
+            form = parse_qsl(request.body.decode(errors="replace"), keep_blank_values=True)
         if request.headers.get("authorization", "").startswith(_ACS3):
             return self._acs3(request, query, form, now_ms)
         return self._v1(request, [*query, *form], now_ms)

@@ -197,8 +197,8 @@ def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
         if not argument.startswith("-") and ("=" in before or not before.startswith("--")):
             raise OperatorError(f"{argument!r} belongs to no flag: put a glob in quotes.")
     options = PipelineOptions(list(beam_args))
-    unknown = options.get_all_options(retain_unknown_options=True).keys()
-    unknown -= options.get_all_options().keys()
+    known = options.get_all_options()
+    unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
     # Runners elsewhere have flags that only they know.
     if unknown and runner == _LOCAL_RUNNER:
         raise OperatorError(f"There is no flag --{min(unknown)}: --help explains the flags.")

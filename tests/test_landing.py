@@ -72,7 +72,9 @@ def _archived_ids(archive: Path) -> Counter[str]:
 def test_every_message_is_landed_once_and_the_queues_are_empty(
     start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
 ) -> None:
-    emulator = start_emulator("--traffic=500", "--carrier_duplicate_rate=0", "--carrier_delay_secs=0")
+    emulator = start_emulator(
+        "--traffic=500", "--carrier_duplicate_rate=0", "--carrier_delay_secs=0"
+    )
     queues = (emulator.report_queue, emulator.reply_queue)
     seen: list[Landed] = []
     with Landing(_settings(emulator, queues=queues), str(tmp_path)) as landing:

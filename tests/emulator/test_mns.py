@@ -121,6 +121,15 @@ def test_a_long_poll_ends_with_message_not_exist(mns: MnsCaller, queue: str) -> 
     assert refusal(mns.receive(queue, "waitseconds=1")) == (404, "MessageNotExist")
 
 
+def test_a_receive_waits_as_the_queue_says_unless_it_says_itself(mns: MnsCaller) -> None:
+    mns.create("Test-Polling", PollingWaitSeconds=30)
+    with closing(mns.begin("GET", "/queues/Test-Polling/messages")) as poll:
+        assert refusal(mns.receive("Test-Polling", "waitseconds=0")) == (404, "MessageNotExist")
+        mns.send("Test-Polling", "a")
+        assert finish(poll).text("MessageBody") == "a"
+    mns.call("DELETE", "/queues/Test-Polling")
+
+
 def test_a_peek_shows_no_handle_and_changes_nothing(mns: MnsCaller, queue: str) -> None:
     assert refusal(mns.receive(queue, "peekonly=true")) == (404, "MessageNotExist")
     mns.send(queue, "a")

@@ -161,6 +161,7 @@ def test_a_nonce_is_good_for_one_call(emulator: EmulatorProcess) -> None:
         ({"TemplateCode": "154950901"}, "isv.SMS_TEMPLATE_ILLEGAL"),
         ({"TemplateParam": "{"}, "isv.INVALID_JSON_PARAM"),
         ({"TemplateParam": "[]"}, "isv.INVALID_JSON_PARAM"),
+        ({"TemplateParam": "[" * 100_000}, "isv.INVALID_JSON_PARAM"),
         ({"OutId": "x" * 256}, "isv.INVALID_PARAMETERS"),
         ({"SmsUpExtendCode": "x"}, "isv.EXTEND_CODE_ERROR"),
     ],
@@ -202,6 +203,7 @@ def test_a_batch_needs_arrays_of_equal_length(
     [
         {"PageSize": "51"},
         {"CurrentPage": "0"},
+        {"CurrentPage": "9" * 5000},
         {"SendDate": "2026-11-01"},
         {"SendDate": "20200101"},
     ],

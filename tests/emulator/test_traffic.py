@@ -84,7 +84,7 @@ def test_a_log_entry_has_the_fields_of_the_send_log(tmp_path: Path) -> None:
     assert at[-1].timestamp() * 1000 <= NOW
     assert len({entry["campaign"] for entry in entries if "campaign" in entry}) > 3
     by_biz_id = [entry["biz_id"] for entry in entries]
-    assert max(by_biz_id.count(biz_id) for biz_id in set(by_biz_id)) > 10
+    assert max(by_biz_id.count(biz_id) for biz_id in set(by_biz_id)) > 5
 
 
 def test_the_same_seed_makes_the_same_traffic(tmp_path: Path) -> None:
@@ -116,7 +116,9 @@ def test_live_traffic_keeps_its_rate_and_logs_behind_it(tmp_path: Path) -> None:
     for tick in range(1, 101):
         traffic.send_due(NOW + tick * 50)
         application.outbox.deliver_due(NOW + tick * 50)
-    assert traffic.counts["sms"] == 1000
+    # A call to many numbers may run ahead of the rate, by one call.
+    assert 1000 <= traffic.counts["sms"] < 1200
+    assert traffic.counts["sends"] < traffic.counts["sms"]
     written = len(log_entries(log))
     assert written < traffic.counts["logged_sms"]
     keys = {(entry["biz_id"], entry["phone_number"]) for entry in log_entries(log)}

@@ -29,9 +29,7 @@ def _ledger() -> LeaseLedger:
 def test_a_lease_is_due_shortly_before_its_end_only() -> None:
     ledger = _ledger()
     number = ledger.hold(_lease(_START, 30))
-    due = {
-        secs: ledger.due(_START + timedelta(seconds=secs)) for secs in (0, 19, 20, 29, 30, 40)
-    }
+    due = {secs: ledger.due(_START + timedelta(seconds=secs)) for secs in (0, 19, 20, 29, 30, 40)}
     assert due == {0: [], 19: [], 20: [number], 29: [number], 30: [], 40: []}
 
 

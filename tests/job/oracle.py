@@ -1,0 +1,292 @@
+"""What the tables must hold, worked out a second time: archive and send log, plain Python, dicts.
+
+Nothing of the project is used but the archive's Avro schema. Rows are keyed, so that a test can compare
+whole tables and see at a glance which key differs.
+"""
+
+import base64
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from hashlib import md5
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import fastavro
+import pyarrow.parquet as pq
+
+Row: TypeAlias = dict[str, Any]
+Rows: TypeAlias = dict[Any, Row]
+
+BEIJING = timezone(timedelta(hours=8))
+_SEND_SIDE = (
+    "sign_name", "template_code", "template_param", "sms_up_extend_code", "campaign", "requested_at",
+    "request_id",
+)  # fmt: skip
+_SEND_FIELDS = ("biz_id", "phone_number", "out_id", *_SEND_SIDE)
+_INBOUND_FIELDS = ("phone_number", "content", "dest_code", "sign_name")
+
+
+@dataclass
+class Tables:
+    """The tables of a dataset, by key, as a reader who follows the rules sees them."""
+
+    enriched: Rows = field(default_factory=dict)  # by (event_id, success, err_code)
+    unreported: Rows = field(default_factory=dict)  # by event_id
+    open_sends: Rows = field(default_factory=dict)  # by event_id
+    waiting: Rows = field(default_factory=dict)  # by message_id
+    inbound: Rows = field(default_factory=dict)  # by message_id
+    failed: Rows = field(default_factory=dict)  # by message_id
+
+    def current(self) -> Rows:
+        """The outcome that counts, by event id."""
+        current: Rows = {}
+        for row in sorted(self.enriched.values(), key=lambda row: int(row["revision"])):
+            current[row["event_id"]] = row
+        return current
+
+
+def event_id(biz_id: str, phone_number: str | None) -> str:
+    return md5(f"{biz_id}|{phone_number or ''}".encode()).hexdigest()
+
+
+def tables_of(dataset: Path) -> Tables:
+    """Read the current files of a dataset; no row may stand there twice."""
+    enriched: Rows = {}
+    for row in sorted(current_rows(dataset, "enriched_reports"), key=_newest_last):
+        enriched[row["event_id"], row["success"], row["err_code"]] = row
+    reported = {row["event_id"] for row in enriched.values()}
+    unreported = current_rows(dataset, "unreported_sends")
+    return Tables(
+        enriched=enriched,
+        unreported={
+            key: row
+            for key, row in _keyed(unreported, "event_id").items()
+            if key not in reported
+        },
+        open_sends=_keyed(
+            [
+                row | {"event_id": event_id(row["biz_id"], row["phone_number"])}
+                for row in current_rows(dataset, "open_sends")
+            ],
+            "event_id",
+        ),
+        waiting=_keyed(current_rows(dataset, "waiting_reports"), "message_id"),
+        inbound=_keyed(current_rows(dataset, "inbound_sms"), "message_id"),
+        failed=_keyed(
+            [
+                {name: row[name] for name in ("message_id", "original", "queue_name")}
+                for row in current_rows(dataset, "failed_events")
+            ],
+            "message_id",
+        ),
+    )
+
+
+def current_rows(dataset: Path, table: str, day: str = "%") -> list[Row]:
+    """Every row that stands in the current files of a table, of one Beijing day or of all."""
+    database = sqlite3.connect(f"file:{dataset}/catalog.sqlite?mode=ro", uri=True)
+    with closing(database):
+        paths = database.execute(
+            "SELECT path, rows FROM data_files"
+            " WHERE table_name = ? AND dt LIKE ? AND removed_by IS NULL",
+            (table, day),
+        ).fetchall()
+    rows: list[Row] = []
+    for path, count in paths:
+        of_file = pq.read_table(dataset / path, partitioning=None).to_pylist()
+        assert len(of_file) == count, f"{path} does not hold what the catalog promises"
+        rows += [
+            {
+                name: dict(value) if name in {"tags", "unknown_fields"} else value
+                for name, value in row.items()
+            }
+            for row in of_file
+        ]
+    return rows
+
+
+def _keyed(rows: Iterable[Row], name: str) -> Rows:
+    keyed: Rows = {}
+    for row in rows:
+        assert row[name] not in keyed, f"the row {name} = {row[name]} stands there twice"
+        keyed[row[name]] = row
+    return keyed
+
+
+def _newest_last(row: Row) -> tuple[Any, ...]:
+    """Of the rows of one outcome: the earliest report counts, as its newest revision has it."""
+    requested_at = row["requested_at"]
+    return (
+        -_ms(row["enqueued_at"]),
+        [-ord(character) for character in row["message_id"]],
+        row["revision"],
+        requested_at is not None,
+        -_ms(requested_at) if requested_at else 0,
+    )
+
+
+def expected_tables(
+    archive: Path, send_log: Sequence[Path], as_of: datetime, patience: timedelta
+) -> Tables:
+    """Work out what the tables must hold when everything was processed by ``as_of``."""
+    tables = Tables()
+    deadline = as_of - patience
+    sends: dict[tuple[str, str], Row] = {}
+    for entry in _send_log_entries(send_log):
+        key = entry["biz_id"], entry["phone_number"]
+        known = sends.get(key)
+        if known is None or entry["requested_at"] < known["requested_at"]:
+            sends[key] = entry
+    recipients: defaultdict[str, set[str]] = defaultdict(set)
+    for biz_id, phone_number in sends:
+        recipients[biz_id].add(phone_number)
+
+    reports: defaultdict[tuple[str, str | None, str | None], list[Row]] = defaultdict(list)
+    for message in archived_messages(archive):
+        body = _decoded(message)
+        if body is None:
+            tables.failed[message["message_id"]] = {
+                "message_id": message["message_id"],
+                "original": message["body"],
+                "queue_name": message["queue_name"],
+            }
+        elif message["queue_name"].endswith("-SmsUp"):
+            tables.inbound[message["message_id"]] = _inbound(message, body)
+        else:
+            report = _report(message, body)
+            known_to = recipients[report["biz_id"]]
+            if report["phone_number"] is None and len(known_to) == 1:
+                report["phone_number"] = next(iter(known_to))
+            phone = report["phone_number"]
+            name = report["message_id"] if phone is None else None
+            reports[report["biz_id"], phone, name].append(report)
+
+    for (biz_id, phone, name), of_key in reports.items():
+        first: dict[tuple[bool, str | None], Row] = {}
+        for report in sorted(of_key, key=lambda each: (each["enqueued_at"], each["message_id"])):
+            first.setdefault((report["success"], report["err_code"]), report)
+        send = sends.pop((biz_id, phone), None) if phone is not None else None
+        can_be_told = phone is not None or len(recipients[biz_id]) < 2
+        young = all(report["enqueued_at"] >= deadline for report in first.values())
+        if send is None and can_be_told and young:
+            tables.waiting |= {report["message_id"]: report for report in first.values()}
+            continue
+        key = (
+            md5(f"{biz_id}|message:{name}".encode()).hexdigest()
+            if name
+            else event_id(biz_id, phone)
+        )
+        for revision, (outcome, report) in enumerate(first.items(), start=1):
+            tables.enriched[key, *outcome] = _enriched(key, revision, report, send)
+
+    for (biz_id, phone_number), entry in sends.items():
+        key = event_id(biz_id, phone_number)
+        row = {"tags": {}} | dict.fromkeys(_SEND_FIELDS) | entry | {"event_id": key}
+        if entry["requested_at"] < deadline:
+            tables.unreported[key] = row
+        else:
+            tables.open_sends[key] = row
+    return tables
+
+
+def archived_messages(archive: Path) -> list[Row]:
+    """Every distinct message of the archive."""
+    messages: Rows = {}
+    for path in sorted(archive.glob("*/landed=*/*.avro")):
+        with path.open("rb") as file:
+            for message in fastavro.reader(file):
+                assert isinstance(message, dict)
+                messages[message["message_id"]] = message
+    return list(messages.values())
+
+
+def _send_log_entries(paths: Sequence[Path]) -> Iterable[Row]:
+    for path in paths:
+        for line in path.read_bytes().splitlines():
+            entry = json.loads(line)
+            requested_at = datetime.fromisoformat(entry["requested_at"].replace("Z", "+00:00"))
+            yield entry | {"requested_at": requested_at}
+
+
+def _decoded(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The JSON object in a message; None if it is not one of those that the emulator means well."""
+    try:
+        body = json.loads(base64.b64decode(message["body"], validate=True).decode())
+        if message["queue_name"].endswith("-SmsUp"):
+            return body if isinstance(body["content"], str) else None
+        _time(body["send_time"])
+        is_report = isinstance(body["biz_id"], str) and isinstance(body["success"], bool)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return body if is_report else None
+
+
+def _report(message: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
+    known = {
+        "biz_id", "phone_number", "success", "err_code", "err_msg", "out_id", "sms_size", "send_time",
+        "report_time",
+    }  # fmt: skip
+    size, report_time = body.get("sms_size"), body.get("report_time")
+    return {
+        **{name: body.get(name) for name in known},
+        "sms_size": int(size) if size is not None else None,
+        "send_time": _time(body["send_time"]),
+        "report_time": _time(report_time) if report_time is not None else None,
+        "unknown_fields": {
+            name: json.dumps(value) for name, value in body.items() if name not in known
+        },
+        "message_id": message["message_id"],
+        "enqueued_at": message["enqueued_at"],
+    }
+
+
+def _inbound(message: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
+    return {
+        **{name: body.get(name) for name in _INBOUND_FIELDS},
+        "sequence_id": str(body["sequence_id"]),
+        "send_time": _time(body["send_time"]),
+        "unknown_fields": {},
+        "message_id": message["message_id"],
+        "enqueued_at": message["enqueued_at"],
+    }
+
+
+def _enriched(key: str, revision: int, report: Row, send: Row | None) -> Row:
+    row = {
+        **report,
+        **dict.fromkeys(_SEND_SIDE),
+        "tags": {},
+        "event_id": key,
+        "revision": revision,
+        "match": "orphan" if send is None else "matched",
+        "origin": "mns",
+    }
+    if send is not None:
+        row |= {name: send.get(name) for name in _SEND_SIDE}
+        row |= {"tags": send.get("tags") or {}, "out_id": report["out_id"] or send.get("out_id")}
+    sent, reported, requested = row["send_time"], row["report_time"], row["requested_at"]
+    return row | {
+        "queueing_ms": _span(requested, sent),
+        "carrier_ms": _span(sent, reported),
+        "total_ms": _span(requested, reported),
+    }
+
+
+def _span(start: datetime | None, end: datetime | None) -> int | None:
+    return None if start is None or end is None else _ms(end) - _ms(start)
+
+
+def _time(text: str) -> datetime:
+    """Read either of Alibaba's time formats, Beijing time both."""
+    pattern = "%Y-%m-%d %H:%M:%S" if "-" in text else "%Y%m%d%H%M%S"
+    local = datetime.strptime(text, pattern).replace(tzinfo=BEIJING)
+    return local.astimezone(timezone.utc)
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
