@@ -53,7 +53,7 @@ setup(
             "alibabacloud_dysmsapi20170525>=4.1,<5",
         ],
         # What benchmarks/ compares with.
-        "benchmark": ["polars>=1.30,<3", "aliyun-mns-sdk>=1.2,<2"],
+        "benchmark": ["polars>=2.1,<3", "aliyun-mns-sdk>=1.2,<2"],
     },
     entry_points={"console_scripts": ["sms-receipts=pipeline.__main__:main"]},
 )

@@ -264,7 +264,7 @@ def test_sigterm_ends_a_process_cleanly(
     start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
 ) -> None:
     emulator = start_emulator("--traffic=300", "--traffic_per_sec=50", "--carrier_delay_secs=0")
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own program
         [
             sys.executable, "-c", _DRAIN_UNTIL_SIGTERM,
             emulator.url, emulator.report_queue, str(tmp_path),

@@ -116,6 +116,8 @@ def _handler(fake: FakeMns) -> type[BaseHTTPRequestHandler]:
             if self.command == "POST":
                 fake.tokens += 1
                 self._reply(200, _token(f"token-{fake.tokens}"), "application/json")
+                # Alibaba's client would keep the connection until the process ends.
+                self.close_connection = True
                 return
             query = {name: value[0] for name, value in parse_qs(urlsplit(self.path).query).items()}
             handles = re.findall(r"<ReceiptHandle>([^<]+)", body)

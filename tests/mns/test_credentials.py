@@ -118,7 +118,7 @@ def test_no_keys_anywhere_is_said_in_one_sentence(tmp_path: Path) -> None:
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ALIBABA_CLOUD")}
     environment |= {"HOME": str(tmp_path), "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true"}
-    ran = subprocess.run(
+    ran = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from pipeline.mns.settings import MnsSettings, Until
 from tests.mns.fake_mns import Answer, FakeMns, error, messages, undeleted
 from transforms.tally import Tally
 
+_FOR_EVER = Until()
 _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
 
 
@@ -70,7 +71,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _Reading]]:
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
     with ExitStack() as stack:
-        yield lambda until=Until(): stack.enter_context(_Reading(until))
+        yield lambda until=_FOR_EVER: stack.enter_context(_Reading(until))
 
 
 _Read = Callable[..., _Reading]
