@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from pipeline.catalog import Catalog, Commit, DataFile
+from pipeline.graph_faults import operators_sentences
 from transforms import tables
 from transforms.tables import Table, merge_files
 
@@ -29,16 +30,20 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
 
     Returns:
         How many files were merged.
+
+    Raises:
+        OutputError: the dataset cannot be written; it is as it was.
     """
     attempt = uuid.uuid4().hex
     merged = []
     removed: list[str] = []
-    for table in _GROWING:
-        for files in _of_one_size(catalog, table):
-            paths = [file.path for file in files]
-            absolute = [catalog.absolute(path) for path in paths]
-            merged.append(merge_files(table, files[0].dt, absolute, catalog.staging(attempt)))
-            removed += paths
+    with operators_sentences(catalog.dataset):
+        for table in _GROWING:
+            for files in _of_one_size(catalog, table):
+                paths = [file.path for file in files]
+                absolute = [catalog.absolute(path) for path in paths]
+                merged.append(merge_files(table, files[0].dt, absolute, catalog.staging(attempt)))
+                removed += paths
     if merged:
         commit = Commit(
             kind="compact",

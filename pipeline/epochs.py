@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.catalog import Catalog, Commit
-from pipeline.errors import OutputError
 from pipeline.graph import BoundedInput, bounded_graph
+from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import send_log_slices
 from transforms import keys, tables
@@ -183,7 +183,8 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
     """Run the bounded graph on any runner; what it wrote waits in ``staging``.
 
     Raises:
-        OutputError: the staging directory cannot be written.
+        OutputError: the staging directory cannot be written, or a file is gone.
+        SendLogError: the send log cannot be read.
         LedgerError: the counts do not add up.
     """
     spill = os.path.join(staging, "spill")
@@ -194,17 +195,12 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
         send_log=given.new.send_log,
         carried=given.carried,
     )
-    try:
+    with operators_sentences(settings.dataset):
         os.makedirs(spill, exist_ok=True)
         with beam.Pipeline(options=PipelineOptions(list(settings.beam_args))) as pipeline:
             bounded_graph(pipeline, graph_input, scope, settling)
         manifest = read_manifest(staging)
         shutil.rmtree(spill)
-    except OSError as error:
-        raise OutputError(
-            f"The dataset {settings.dataset} cannot be written ({error.strerror}): free the disk or mend "
-            "its permissions; what was archived is processed at the next start."
-        ) from error
     require_balance(manifest.counts)
     if manifest.counts["messages"] != given.new.messages:
         raise LedgerError(

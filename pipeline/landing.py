@@ -81,7 +81,8 @@ class Landing:
         """Read the queues once, until ``until`` or a request to stop; return what became of it.
 
         Args:
-            until: when to end.
+            until: when to end. To follow a queue, land again and again with ``max_secs``: Beam's
+                local runner keeps 29 KB per bundle until a read ends (measured, 2.77).
             progress: called about twice a second with the counts so far, from another thread.
 
         Raises:

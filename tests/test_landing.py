@@ -27,6 +27,7 @@ from pipeline.mns.source import ReadFromMns
 from pipeline.mns.stopping import forget_stop, request_stop
 from schemas.records import MnsMessage
 from tests.emulator_process import EmulatorProcess
+from tests.mns.fake_mns import Answer, FakeMns, Request, messages
 from transforms.archive import ArchiveRaw, list_archive, read_archive
 from transforms.tally import close_tally
 
@@ -148,6 +149,55 @@ def test_a_failing_step_behind_the_archive_loses_nothing(
     assert after.acknowledged == after.received == len(_archived_ids(tmp_path / "after"))
     assert set(_archived_ids(tmp_path / "failed")) <= set(_archived_ids(tmp_path / "after"))
     assert after.received >= 80
+
+
+class _WatchfulMns(FakeMns):
+    """Looks into the archive, and at what was synced, whenever something is deleted."""
+
+    def __init__(self, archive: Path, synced: set[int]) -> None:
+        super().__init__()
+        self._archive = archive
+        self._synced = synced
+        self.unsafe_deletes: list[str] = []
+        self.deleted: list[str] = []
+
+    def answer(self, request: Request) -> Answer:
+        if request.method == "DELETE":
+            for path in {Path(file.path) for file in list_archive(str(self._archive))}:
+                if not {path.stat().st_ino, path.parent.stat().st_ino} <= self._synced:
+                    self.unsafe_deletes.append(path.name)
+            archived = _archived_ids(self._archive)
+            self.deleted += request.handles
+            self.unsafe_deletes += [
+                handle
+                for handle in request.handles
+                if handle.replace("handle", "id") not in archived
+            ]
+        return super().answer(request)
+
+
+def test_nothing_is_deleted_before_its_bytes_are_synced_in_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def watched_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    queue = _WatchfulMns(tmp_path, synced)
+    queue.receives += [messages(*range(first, first + 16)) for first in range(0, 320, 16)]
+    settings = MnsSettings(
+        queues=("q-SmsReport",), mns_endpoint=queue.endpoint, dybaseapi_endpoint=queue.endpoint,
+        max_bundle_messages=64, drain_wait_secs=0,
+    )  # fmt: skip
+    landed = land(settings, str(tmp_path), Until(empty=True))
+    queue.close()
+    assert queue.unsafe_deletes == []
+    assert sorted(queue.deleted) == sorted(f"handle-{number}" for number in range(320))
+    assert landed.archive_files >= 5
 
 
 def test_an_archive_that_fails_midway_acknowledges_nothing(

@@ -210,7 +210,7 @@ def read_archive(path: str) -> Iterator[pa.RecordBatch]:
         yield from _read_with_fastavro(path)
         return
     table = pa.Table.from_batches(batches).select(contract("mns_message").arrow.names)
-    yield from table.cast(contract("mns_message").arrow).combine_chunks().to_batches(_BATCH_ROWS)
+    yield from table.cast(contract("mns_message").arrow).to_batches()
 
 
 def _read_with_fastavro(path: str) -> Iterator[pa.RecordBatch]:
@@ -229,7 +229,7 @@ def _read_with_fastavro(path: str) -> Iterator[pa.RecordBatch]:
 @cache
 def _session() -> datafusion.SessionContext:
     # One file is one unit of work here; more partitions would only reorder its rows.
-    return datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(1))
+    return datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(1).with_batch_size(_BATCH_ROWS))
 
 
 def _archive_file(queue_name: str, landed: date, entry: os.DirEntry[str]) -> ArchiveFile | None:

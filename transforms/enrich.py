@@ -540,7 +540,9 @@ def _with_known_phones(
     missing = np.flatnonzero(phones.is_null().to_numpy(zero_copy_only=False))
     biz_ids = _column(reports, "biz_id").take(pa.array(missing))
     recipients: defaultdict[str, set[str]] = defaultdict(set)
-    for table in (sends, settled):
+    # The recipients are those that the send log names: an orphan tells of itself, not of who else there is.
+    logged = settled.filter(pc.equal(_column(settled, "match"), "matched"))
+    for table in (sends, logged):
         of_interest = table.filter(pc.is_in(_column(table, "biz_id"), value_set=biz_ids))
         for row in of_interest.select(["biz_id", "phone_number"]).to_pylist():
             if row["phone_number"] is not None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.pvalue import PCollection, TaggedOutput
@@ -34,6 +35,9 @@ from transforms.tables import (
     Written,
     distinct_days,
 )
+
+# The clock that a send is logged by may be ahead of Alibaba's: it then seems to be asked for after it was sent.
+_CLOCK_SKEW_MS: Final = 5 * 60 * 1000
 
 NOTES: Final[Literal["notes"]] = "notes"
 DAYS: Final[Literal["days"]] = "days"
@@ -240,29 +244,26 @@ def _past_of(rows: pa.Table, table: Table) -> set[Past]:
 
 
 def _past_of_reports(reports: pa.Table) -> set[Past]:
-    """A report may repeat a row of its day, or end the wait of a send of that day or the one before."""
-    return {
-        past
-        for day in distinct_days(reports, "send_time")
-        for past in (
-            Past(ENRICHED_REPORTS.name, day),
-            Past(UNREPORTED_SENDS.name, day),
-            Past(UNREPORTED_SENDS.name, day - 1),
-        )
-    }
+    """A report may repeat a row of its day, or end the wait of a send of up to a day before."""
+    rows = {Past(ENRICHED_REPORTS.name, day) for day in distinct_days(reports, "send_time")}
+    days = _days_near(reports, "send_time", keys.DAY_MS, _CLOCK_SKEW_MS)
+    return rows | {Past(UNREPORTED_SENDS.name, day) for day in days}
 
 
 def _past_of_sends(entries: pa.Table) -> set[Past]:
-    """A send may repeat a settled one, or belong to an orphan of its day or the next."""
-    return {
-        past
-        for day in distinct_days(entries, "requested_at")
-        for past in (
-            Past(ENRICHED_REPORTS.name, day),
-            Past(ENRICHED_REPORTS.name, day + 1),
-            Past(UNREPORTED_SENDS.name, day),
-        )
-    }
+    """A send may repeat a settled one, or belong to an orphan of up to a day after."""
+    repeated = {Past(UNREPORTED_SENDS.name, day) for day in distinct_days(entries, "requested_at")}
+    days = _days_near(entries, "requested_at", _CLOCK_SKEW_MS, keys.DAY_MS)
+    return repeated | {Past(ENRICHED_REPORTS.name, day) for day in days}
+
+
+def _days_near(rows: pa.Table, column: str, before_ms: int, after_ms: int) -> set[int]:
+    """The Beijing days on which a time column's rows have their counterparts; neither is above a day."""
+    if not rows.num_rows:
+        return set()
+    times = keys.milliseconds(rows.column(column).combine_chunks())
+    moved = np.concatenate([times - before_ms, times, times + after_ms])
+    return {int(day) for day in np.unique(keys.beijing_days(moved))}
 
 
 class LoadPast(beam.PTransform[PCollection[Past], PCollection[tuple[int, Slice]]]):

@@ -169,7 +169,7 @@ class Inbox:
         with self._changed:
             numbers = self._marks.pop(mark, [])
         deletions = []
-        for queue_name, handles in self._take_handles(numbers).items():
+        for queue_name, handles in self._take_handles(numbers, "unacknowledged").items():
             for first in range(0, len(handles), BATCH_MESSAGES):
                 chunk = handles[first : first + BATCH_MESSAGES]
                 deletions.append(self._workers.submit(self._delete, queue_name, chunk))
@@ -389,8 +389,8 @@ class Inbox:
             lease.expires_at = soonest
             self._tally.add(renewals=1)
 
-    def _take_handles(self, numbers: Iterable[int]) -> dict[str, list[str]]:
-        """Take leases out of the ledger; return their handles by queue."""
+    def _take_handles(self, numbers: Iterable[int], lost_count: str) -> dict[str, list[str]]:
+        """Take leases out of the ledger; return their handles by queue, and count the lost ones."""
         handles: dict[str, list[str]] = {}
         with self._renewing, self._changed:
             for number in numbers:
@@ -400,7 +400,7 @@ class Inbox:
                     handles.setdefault(lease.queue_name, []).extend(held)
                     lost = len(lease.receipt_handles) - len(held)
                     if lost:
-                        self._tally.add(unacknowledged=lost)
+                        self._tally.add(**{lost_count: lost})
         return handles
 
     def _delete(self, queue_name: str, handles: list[str]) -> None:
@@ -434,7 +434,7 @@ class Inbox:
         """Give messages back to their queue; what cannot be, comes back by its timeout."""
         given_back = [
             self._workers.submit(self._release_one, queue_name, handle)
-            for queue_name, handles in self._take_handles(numbers).items()
+            for queue_name, handles in self._take_handles(numbers, "released").items()
             for handle in handles
         ]
         for release in given_back:

@@ -50,7 +50,7 @@ class MnsSettings:
     drain_wait_secs: int = 1
     fetchers: int = 4
     ack_threads: int = 4
-    prefetch_messages: int = 4096
+    prefetch_messages: int = 2048
     max_bundle_messages: int = 16_000
     max_bundle_secs: float = 2.0
     visibility_secs: int = 60

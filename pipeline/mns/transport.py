@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httptools
 import requests
+from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
@@ -63,6 +64,7 @@ class HttpTransport:
             )
         proxy = environment["proxies"].get(parts.scheme) or environment["proxies"].get("all")
         self._proxy = urlsplit(proxy) if proxy else None
+        self._proxy_headers = HTTPAdapter().proxy_headers(proxy) if proxy else {}
         verify = environment["verify"]
         self._certificates = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
         # A plain HTTP proxy wants the absolute address on the request line.
@@ -119,6 +121,8 @@ class HttpTransport:
     ) -> bytes:
         lines = [f"{method} {self._target_prefix}{target} HTTP/1.1", f"Host: {self._host_header}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        if self._target_prefix:
+            lines += [f"{name}: {value}" for name, value in self._proxy_headers.items()]
         if body is not None or method == "PUT":
             lines.append(f"Content-Length: {len(body or b'')}")
         head = "\r\n".join([*lines, "", ""])
@@ -155,7 +159,7 @@ class HttpTransport:
             ca_cert_dir=self._certificates if directory else None,
         )
         if via:
-            connection.set_tunnel(self._host, self._port)
+            connection.set_tunnel(self._host, self._port, self._proxy_headers)
         return connection
 
 

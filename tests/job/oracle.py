@@ -57,7 +57,7 @@ def event_id(biz_id: str, phone_number: str | None) -> str:
 def tables_of(dataset: Path) -> Tables:
     """Read the current files of a dataset; no row may stand there twice."""
     enriched: Rows = {}
-    for row in sorted(current_rows(dataset, "enriched_reports"), key=_newest_last):
+    for row in sorted(current_rows(dataset, "enriched_reports"), key=_rank, reverse=True):
         enriched[row["event_id"], row["success"], row["err_code"]] = row
     reported = {row["event_id"] for row in enriched.values()}
     unreported = current_rows(dataset, "unreported_sends")
@@ -118,15 +118,15 @@ def _keyed(rows: Iterable[Row], name: str) -> Rows:
     return keyed
 
 
-def _newest_last(row: Row) -> tuple[Any, ...]:
+def _rank(row: Row) -> tuple[Any, ...]:
     """Of the rows of one outcome: the earliest report counts, as its newest revision has it."""
     requested_at = row["requested_at"]
     return (
-        -_ms(row["enqueued_at"]),
-        [-ord(character) for character in row["message_id"]],
-        row["revision"],
-        requested_at is not None,
-        -_ms(requested_at) if requested_at else 0,
+        row["enqueued_at"],
+        row["message_id"],
+        -row["revision"],
+        requested_at is None,
+        requested_at or row["enqueued_at"],
     )
 
 

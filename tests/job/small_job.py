@@ -4,7 +4,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from pipeline.backfill import backfill
@@ -68,6 +68,7 @@ class SmallJob:
             send_log=str(self.send_log),
             beam_args=beam_args,
         )
+        root.mkdir(exist_ok=True)
         self.send_log.touch()
 
     def land(self, *messages: MnsMessage) -> None:
@@ -113,7 +114,3 @@ class SmallJob:
         """What it must hold."""
         return expected_tables(self.archive, [self.send_log], as_of, self.settings.patience)
 
-
-def day_of(moment: datetime) -> date:
-    """The Beijing day of a moment."""
-    return moment.astimezone(BEIJING).date()

@@ -17,6 +17,8 @@ from pipeline.mns.settings import MnsSettings, Until
 from tests.mns.fake_mns import Answer, FakeMns, error, messages, undeleted
 from transforms.tally import Tally
 
+pytestmark = pytest.mark.integration
+
 _FOR_EVER = Until()
 _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
 
@@ -111,7 +113,7 @@ def test_what_no_mark_was_finalized_for_is_given_back(read: _Read) -> None:
 
 def test_a_renewed_lease_is_deleted_by_its_new_handle(read: _Read) -> None:
     reading = read()
-    reading.queue.receives += [messages(1, 2, visible_secs=1.9), messages(3)]
+    reading.queue.receives += [messages(1, 2, visible_secs=0.6), messages(3)]
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: reading.count("renewals") == 1)
@@ -125,7 +127,7 @@ def test_a_renewed_lease_is_deleted_by_its_new_handle(read: _Read) -> None:
 def test_a_lease_lost_at_renewal_is_a_redelivery_and_no_error(read: _Read) -> None:
     reading = read()
     reading.queue.change = lambda _: error(404, "MessageNotExist")
-    reading.queue.receives += [messages(1, visible_secs=1.9)]
+    reading.queue.receives += [messages(1, visible_secs=0.6)]
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: reading.count("lost_leases") == 1)
@@ -163,12 +165,19 @@ def test_a_delete_whose_answer_was_lost_is_neither_success_nor_failure(read: _Re
 
 def test_a_fault_is_waited_out_once_the_queue_has_answered(read: _Read) -> None:
     reading = read()
-    faults = [error(500, "InternalError"), error(400, "QpsLimitExceeded"), Answer(0), Answer(502)]
-    reading.queue.receives += [messages(1), *faults, Answer(200, "<html>"), messages(2)]
+    faults = [
+        error(500, "InternalError"),
+        error(400, "QpsLimitExceeded"),
+        Answer(0),
+        Answer(502),
+        Answer(200, "<html>"),
+    ]
+    for number, fault in enumerate(faults):
+        reading.queue.receives += [messages(number), fault]
+    reading.queue.receives += [messages(len(faults))]
     reading.inbox.start()
-    reading.take()
-    reading.wait_for(lambda: reading.count("received") == 2)
-    assert reading.count("receive_faults") == 5
+    reading.wait_for(lambda: reading.count("received") == len(faults) + 1)
+    assert reading.count("receive_faults") == len(faults)
     assert reading.inbox.failure is None
 
 

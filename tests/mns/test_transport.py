@@ -110,6 +110,19 @@ def test_a_connection_that_the_server_closed_is_replaced(serve: _Serve) -> None:
     assert server.connections == 2
 
 
+def test_a_proxy_of_the_environment_is_used(serve: _Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, _ = serve(_OK)
+    monkeypatch.setenv("http_proxy", proxy.endpoint.replace("//", "//user:word@"))
+    monkeypatch.setenv("no_proxy", "")
+    transport = HttpTransport("http://mns.example:8080")
+    assert transport.send("GET", "/a", {}, None, 5.0).status == 200
+    transport.close()
+    assert proxy.requests == [
+        b"GET http://mns.example:8080/a HTTP/1.1\r\nHost: mns.example:8080\r\n"
+        b"Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n\r\n"
+    ]
+
+
 def test_a_silent_server_times_out(serve: _Serve) -> None:
     _, transport = serve(b"")
     with pytest.raises(UnreachableError, match="No answer from http://"):

@@ -1,0 +1,65 @@
+"""What goes wrong while a graph runs, and only the operator can mend, as the operator's sentence.
+
+Beam hands on what a worker raised as text, on every runner: the text is all there is to tell a full disk from
+a bug.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from pipeline.errors import OperatorError, OutputError, SendLogError
+from transforms.send_log_checks import SendLogFileError
+
+_SYSTEM_ERROR: Final = re.compile(r"\[Errno (?P<number>\d+)\](?:[^'\n]*'(?P<path>/[^'\n]+)')?")
+_SEND_LOG_ERROR: Final = re.compile(
+    rf"{SendLogFileError.__name__}: (?P<sentence>[^\n]+?)(?: \[while running|\n|$)"
+)
+# Those of Beam's loggers that show a traceback of what is then raised as well.
+_LOGGERS: Final = ("apache_beam.runners.common", "apache_beam.runners.worker.sdk_worker")
+
+
+@contextmanager
+def operators_sentences(dataset: str) -> Iterator[None]:
+    """Raise what the operator can mend as an :class:`OperatorError`; let bugs through as they are.
+
+    Args:
+        dataset: root of the tables that the graph writes.
+
+    Raises:
+        OutputError: a file cannot be written, or is gone.
+        SendLogError: the send log cannot be read.
+    """
+
+    def is_a_bug(record: logging.LogRecord) -> bool:
+        return _operator_error(record.getMessage(), dataset) is None
+
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, _LOGGERS):
+            logger.addFilter(is_a_bug)
+            stack.callback(logger.removeFilter, is_a_bug)
+        try:
+            yield
+        except Exception as failure:
+            sentence = _operator_error(str(failure), dataset)
+            if sentence is None:
+                raise
+            raise sentence from failure
+
+
+def _operator_error(text: str, dataset: str) -> OperatorError | None:
+    sentences = _SEND_LOG_ERROR.findall(text)
+    if sentences:
+        return SendLogError(sentences[-1])
+    fault = next(_SYSTEM_ERROR.finditer(text), None)
+    if fault is None:
+        return None
+    reason = os.strerror(int(fault["number"]))
+    where = f": {fault['path']}" if fault["path"] else ""
+    return OutputError(
+        f"The dataset {dataset} cannot be brought up to date ({reason}{where}): free the disk, or mend the "
+        "permissions there; nothing was committed, and what was archived is processed at the next start."
+    )
