@@ -21,6 +21,7 @@ setup(
         "google-cloud-pubsub>=2.30,<3",
         "fastavro>=1.12,<2",
         "requests>=2.32.4,<3",
+        "urllib3>=2,<3",
         "typing_extensions>=4.12,<5",
         "pyarrow>=20,<26",
         "numpy>=1.26,<3",

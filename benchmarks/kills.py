@@ -40,8 +40,10 @@ from mns.queue import Message
 _ROOT: Final = Path(__file__).parents[1]
 _QUEUE: Final = "Alicom-Queue-1000000000000001-SmsReport"
 _BEIJING: Final = timezone(timedelta(hours=8))
-# How often a report comes twice, how often another outcome follows, how often a send is logged late.
-_DUPLICATES, _CORRECTIONS, _LATE = 0.15, 0.05, 0.05
+# How often an SMS is delivered, a report comes twice, another outcome follows, a send is logged late.
+_DELIVERED, _DUPLICATES, _CORRECTIONS, _LATE = 0.9, 0.15, 0.05, 0.05
+# The resolution of enqueue times is a millisecond.
+_ENQUEUE_CLOCK_SECS: Final = 0.002
 _BATCH: Final = 16
 # Leases that a killed job leaves behind run out soon enough to be met again.
 _VISIBILITY_SECS: Final = 6
@@ -123,27 +125,34 @@ class Load(threading.Thread):
         """Send SMS, log them and have them reported."""
         draw = self._random.random
         bodies: list[str] = []
-        on_time, late = [], []
+        corrections: list[str] = []
+        on_time: list[str] = []
+        late: list[str] = []
         for _ in range(count):
             self._sms += 1
             biz_id, phone = f"{900_000_000_000 + self._sms}^0", f"138{self._sms:08d}"
             line = _log_line(biz_id, phone)
             (late if draw() < _LATE else on_time).append(line)
-            codes = ["DELIVERED" if draw() < 0.9 else "EXPIRED"]  # noqa: PLR2004
-            if draw() < _CORRECTIONS:
-                codes.append("MK:0001")
-            for code in codes:
-                bodies += [_report(biz_id, phone, code)] * (2 if draw() < _DUPLICATES else 1)
-                event_id = md5(f"{biz_id}|{phone}".encode(), usedforsecurity=False).hexdigest()
-                self.outcomes.add((event_id, code))
-                self.last_outcome[event_id] = code
-        self._log(on_time)
-        for start in range(0, len(bodies), _BATCH):
-            self._queue.batch_send_message(
-                [Message(body) for body in bodies[start : start + _BATCH]]
+            bodies += self._reports(
+                biz_id, phone, "DELIVERED" if draw() < _DELIVERED else "EXPIRED"
             )
-        self.reports += len(bodies)
+            if draw() < _CORRECTIONS:
+                corrections += self._reports(biz_id, phone, "MK:0001")
+        self._log(on_time)
+        # A correction comes in a later call: messages of one call share their enqueue time.
+        for part in (bodies, corrections):
+            for start in range(0, len(part), _BATCH):
+                messages = [Message(body) for body in part[start : start + _BATCH]]
+                self._queue.batch_send_message(messages)
+            self.reports += len(part)
+            time.sleep(_ENQUEUE_CLOCK_SECS)
         self._log(late)
+
+    def _reports(self, biz_id: str, phone: str, code: str) -> list[str]:
+        event_id = md5(f"{biz_id}|{phone}".encode(), usedforsecurity=False).hexdigest()
+        self.outcomes.add((event_id, code))
+        self.last_outcome[event_id] = code
+        return [_report(biz_id, phone, code)] * (2 if self._random.random() < _DUPLICATES else 1)
 
     def _log(self, lines: Sequence[str]) -> None:
         with self._send_log.open("a", encoding="utf-8") as log:

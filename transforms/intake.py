@@ -36,7 +36,7 @@ from transforms.tables import (
     distinct_days,
 )
 
-# The clock that a send is logged by may be ahead of Alibaba's: it then seems to be asked for after it was sent.
+# The sender's clock may be ahead of Alibaba's: a send then seems to be asked for after it was sent.
 _CLOCK_SKEW_MS: Final = 5 * 60 * 1000
 
 NOTES: Final[Literal["notes"]] = "notes"

@@ -3,7 +3,8 @@
 A shuffle of single records costs eight to ten times more CPU than the work itself, and the local runner
 keeps all shuffled bytes in memory several times over. So the element of the shuffle is a *claim check*: the
 rows of one bucket, as an Arrow stream in a file that every worker can open, and only the file's name is
-shuffled. Names carry an id of the attempt: a bundle that a runner tries again never writes into a file of
+shuffled. The files are not compressed: writing and reading a row takes 0.15 us so, and 1.1 us with the
+fastest zstd; they cost some 400 bytes of disk for a report with its send until the run ends. Names carry an id of the attempt: a bundle that a runner tries again never writes into a file of
 its first try.
 """
 
@@ -20,10 +21,9 @@ from typing_extensions import Self
 
 from transforms import keys
 
-# zstd's fastest level writes a spilled row as fast as no compression does, with a sixth of the bytes.
-_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
-# Splitting costs the same per call whatever the size, so small batches are gathered first.
-_ROWS_PER_SPLIT: Final = 50_000
+# Small batches are gathered, since splitting costs something per call; larger ones would not stay in the
+# processor's cache while their rows are picked in the order of the buckets.
+_ROWS_PER_SPLIT: Final = 16_000
 
 
 class Slice(NamedTuple):
@@ -102,7 +102,7 @@ class SliceWriter:
         writer = self._writers.get((kind, bucket))
         if writer is None:
             path = self._path(kind, bucket)
-            writer = pa.ipc.new_stream(path, rows.schema, options=_OPTIONS)
+            writer = pa.ipc.new_stream(path, rows.schema)
             self._writers[kind, bucket] = writer
         writer.write_table(rows)
 

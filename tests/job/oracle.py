@@ -64,9 +64,7 @@ def tables_of(dataset: Path) -> Tables:
     return Tables(
         enriched=enriched,
         unreported={
-            key: row
-            for key, row in _keyed(unreported, "event_id").items()
-            if key not in reported
+            key: row for key, row in _keyed(unreported, "event_id").items() if key not in reported
         },
         open_sends=_keyed(
             [
@@ -136,12 +134,7 @@ def expected_tables(
     """Work out what the tables must hold when everything was processed by ``as_of``."""
     tables = Tables()
     deadline = as_of - patience
-    sends: dict[tuple[str, str], Row] = {}
-    for entry in _send_log_entries(send_log):
-        key = entry["biz_id"], entry["phone_number"]
-        known = sends.get(key)
-        if known is None or entry["requested_at"] < known["requested_at"]:
-            sends[key] = entry
+    sends = _earliest_sends(send_log)
     recipients: defaultdict[str, set[str]] = defaultdict(set)
     for biz_id, phone_number in sends:
         recipients[biz_id].add(phone_number)
@@ -167,31 +160,52 @@ def expected_tables(
             reports[report["biz_id"], phone, name].append(report)
 
     for (biz_id, phone, name), of_key in reports.items():
-        first: dict[tuple[bool, str | None], Row] = {}
-        for report in sorted(of_key, key=lambda each: (each["enqueued_at"], each["message_id"])):
-            first.setdefault((report["success"], report["err_code"]), report)
         send = sends.pop((biz_id, phone), None) if phone is not None else None
-        can_be_told = phone is not None or len(recipients[biz_id]) < 2
-        young = all(report["enqueued_at"] >= deadline for report in first.values())
-        if send is None and can_be_told and young:
-            tables.waiting |= {report["message_id"]: report for report in first.values()}
-            continue
-        key = (
-            md5(f"{biz_id}|message:{name}".encode()).hexdigest()
-            if name
-            else event_id(biz_id, phone)
-        )
-        for revision, (outcome, report) in enumerate(first.items(), start=1):
-            tables.enriched[key, *outcome] = _enriched(key, revision, report, send)
-
-    for (biz_id, phone_number), entry in sends.items():
-        key = event_id(biz_id, phone_number)
-        row = {"tags": {}} | dict.fromkeys(_SEND_FIELDS) | entry | {"event_id": key}
-        if entry["requested_at"] < deadline:
-            tables.unreported[key] = row
-        else:
-            tables.open_sends[key] = row
+        may_wait = send is None and (phone is not None or len(recipients[biz_id]) < 2)
+        key = event_id(biz_id, phone)
+        if name is not None:
+            key = md5(f"{biz_id}|message:{name}".encode()).hexdigest()
+        _judge(tables, key, of_key, send, deadline if may_wait else None)
+    _place_silent_sends(tables, sends.values(), deadline)
     return tables
+
+
+def _earliest_sends(send_log: Sequence[Path]) -> dict[tuple[str, str], Row]:
+    sends: dict[tuple[str, str], Row] = {}
+    for path in send_log:
+        for line in path.read_bytes().splitlines():
+            entry = json.loads(line)
+            requested_at = datetime.fromisoformat(entry["requested_at"].replace("Z", "+00:00"))
+            # The contract counts milliseconds.
+            requested_at -= timedelta(microseconds=requested_at.microsecond % 1000)
+            entry |= {"requested_at": requested_at.astimezone(timezone.utc)}
+            known = sends.setdefault((entry["biz_id"], entry["phone_number"]), entry)
+            if entry["requested_at"] < known["requested_at"]:
+                sends[entry["biz_id"], entry["phone_number"]] = entry
+    return sends
+
+
+def _judge(
+    tables: Tables, key: str, reports: Sequence[Row], send: Row | None, deadline: datetime | None
+) -> None:
+    """Let the reports of a key leave, or wait if they may wait until ``deadline``."""
+    first: dict[tuple[bool, str | None], Row] = {}
+    for report in sorted(reports, key=lambda each: (each["enqueued_at"], each["message_id"])):
+        first.setdefault((report["success"], report["err_code"]), report)
+    if deadline and all(report["enqueued_at"] >= deadline for report in first.values()):
+        tables.waiting |= {report["message_id"]: report for report in first.values()}
+        return
+    for revision, report in enumerate(first.values(), start=1):
+        row = _enriched(key, revision, report, send)
+        tables.enriched[key, row["success"], row["err_code"]] = row
+
+
+def _place_silent_sends(tables: Tables, sends: Iterable[Row], deadline: datetime) -> None:
+    for entry in sends:
+        key = event_id(entry["biz_id"], entry["phone_number"])
+        row: Row = {"tags": {}, **dict.fromkeys(_SEND_FIELDS), **entry, "event_id": key}
+        place = tables.unreported if entry["requested_at"] < deadline else tables.open_sends
+        place[key] = row
 
 
 def archived_messages(archive: Path) -> list[Row]:
@@ -203,14 +217,6 @@ def archived_messages(archive: Path) -> list[Row]:
                 assert isinstance(message, dict)
                 messages[message["message_id"]] = message
     return list(messages.values())
-
-
-def _send_log_entries(paths: Sequence[Path]) -> Iterable[Row]:
-    for path in paths:
-        for line in path.read_bytes().splitlines():
-            entry = json.loads(line)
-            requested_at = datetime.fromisoformat(entry["requested_at"].replace("Z", "+00:00"))
-            yield entry | {"requested_at": requested_at}
 
 
 def _decoded(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
