@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -118,22 +119,32 @@ def write_table(
     """
     if not rows.num_rows:
         return
-    row_days = keys.beijing_days(keys.milliseconds(rows.column(table.day_column).combine_chunks()))
-    for day in np.unique(row_days).tolist():
+    row_days = _days(rows.column(table.day_column))
+    for day in _distinct(row_days):
         if days is not None and day not in days:
             continue
-        of_day = rows.filter(pa.array(row_days == day)) if len(rows) else rows
-        yield _write_file(table, keys.day_name(day), [of_day], staging)
+        of_day = row_days == day
+        day_rows = rows if of_day.all() else rows.filter(pa.array(of_day))
+        yield _write_file(table, keys.day_name(day), [day_rows], staging)
 
 
 def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
     """Tell the Beijing days that occur in a timestamp column, ascending; nulls have none."""
-    present = pc.drop_null(rows.column(column))
-    if not len(present):
-        return []
-    if isinstance(present, pa.ChunkedArray):
-        present = present.combine_chunks()
-    return [int(day) for day in np.unique(keys.beijing_days(keys.milliseconds(present)))]
+    return _distinct(_days(pc.drop_null(rows.column(column))))
+
+
+def _days(times: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    whole = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
+    return keys.beijing_days(keys.milliseconds(whole))
+
+
+def _distinct(days: npt.NDArray[np.int64]) -> list[int]:
+    """The days that occur, ascending; rows of few days come in millions, so no sorting of them."""
+    found = []
+    while len(days):
+        found.append(int(days.min()))
+        days = days[days != found[-1]]
+    return found
 
 
 def merge_files(table: Table, dt: str, paths: Sequence[str], staging: str) -> WrittenFile:

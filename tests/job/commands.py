@@ -34,7 +34,9 @@ class Ended(NamedTuple):
     @property
     def counts(self) -> dict[str, int]:
         """The lines of the summary, by name; of a name that comes twice, the first."""
-        lines = re.findall(r"^( {0,2}\S.{17,19}?)\s*([\d,]{1,12})(?:  .*)?$", self.out, re.MULTILINE)
+        lines = re.findall(
+            r"^( {0,2}\S.{17,19}?)\s*([\d,]{1,12})(?:  .*)?$", self.out, re.MULTILINE
+        )
         counts: dict[str, int] = {}
         for name, number in lines:
             counts.setdefault(name.strip(), int(number.replace(",", "")))
@@ -153,22 +155,26 @@ class Following:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self._shown = ""
+        self._seen = 0
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read what it shows until a line matches; forget what came before."""
+        """Read on until a line that was not waited for before matches."""
         assert self.process.stderr is not None
+        descriptor = self.process.stderr.fileno()
         deadline = time.monotonic() + _SECS
         with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stderr, selectors.EVENT_READ)
+            selector.register(descriptor, selectors.EVENT_READ)
             while True:
+                whole_lines = self._shown[: self._shown.rfind("\n") + 1]
+                if match := re.compile(pattern).search(whole_lines, self._seen):
+                    self._seen = match.end()
+                    return match
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise TimeoutError(f"no line matched {pattern!r}: {self._shown}")
-                line = self.process.stderr.readline()
-                self._shown += line
-                if not line:
+                text = os.read(descriptor, 65_536).decode()
+                if not text:
                     raise RuntimeError(f"the job has ended: {self._shown}")
-                if match := re.search(pattern, line):
-                    return match
+                self._shown += text
 
     def stop(self) -> Ended:
         """Send SIGTERM and wait for the end."""

@@ -1,0 +1,68 @@
+"""Following the queues: live traffic, a growing send log, and a stop in good order."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import Load
+from tests.emulator_process import EmulatorProcess
+from tests.job.commands import Job
+from tests.job.oracle import archived_messages, expected_tables, tables_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+THREE_DAYS = timedelta(days=3)
+
+
+def test_live_traffic_is_followed_until_sigterm(
+    start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
+) -> None:
+    job = Job(start_emulator(), tmp_path)
+    job.send_log.mkdir()
+    load = Load(job.emulator.url, job.send_log / "sends.jsonl", per_sec=100, seed=7)
+    following = job.follow("--epoch_secs=1")
+    following.wait_for("queues: reading")
+
+    load.send(200)
+    following.wait_for(r"epoch: .* [1-9]\d* matched")
+    # Reports and log lines of later sends are met by later epochs.
+    load.send(200)
+    following.wait_for(r"epoch: .* [1-9]\d* matched")
+    load.start()
+    following.wait_for(r"epoch: .* [1-9]\d* matched")
+    stopped = following.stop()
+    load.stop()
+
+    assert stopped.exit_code == 0, stopped.err
+    assert "The ledger is closed" in stopped.out
+    assert "Traceback" not in stopped.err
+    counts = stopped.counts
+    assert counts["received"] == counts["archived"] + counts.get("released", 0)
+    assert counts["archived"] == counts["acknowledged"] == len(archived_messages(job.archive))
+
+    drained = job.run()
+
+    assert drained.exit_code == 0, drained.err
+    assert len(archived_messages(job.archive)) == load.reports
+    tables = tables_of(job.dataset)
+    assert tables == expected_tables(job.archive, job.send_log_files, job.as_of(), THREE_DAYS)
+    found = {(row["event_id"], row["err_code"]) for row in tables.enriched.values()}
+    assert found == load.outcomes
+    assert (tables.open_sends, tables.waiting) == ({}, {})
+
+
+def test_a_stop_while_nothing_happens_is_a_stop(
+    start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
+) -> None:
+    job = Job(start_emulator(), tmp_path)
+    job.send_log.mkdir()
+    following = job.follow("--epoch_secs=30")
+    following.wait_for("queues: reading")
+
+    stopped = following.stop()
+
+    assert stopped.exit_code == 0, stopped.err
+    assert re.search("The ledger is closed: 0 messages", stopped.out)
