@@ -108,6 +108,7 @@ class Load(threading.Thread):
             _ENVIRONMENT["ALIBABA_CLOUD_ACCESS_KEY_ID"],
             _ENVIRONMENT["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
         )
+        self._client = account.get_client()
         self._queue = account.get_queue(_QUEUE)
         self._sms = 0
 
@@ -117,9 +118,11 @@ class Load(threading.Thread):
             self.send(max(1, self._per_sec // 10))
 
     def stop(self) -> None:
-        """Finish what was begun, then end."""
+        """Finish what was begun, then end; a load that was never started may be stopped, too."""
         self._stopping.set()
-        self.join()
+        if self.is_alive():
+            self.join()
+        self._client.close_connection()
 
     def send(self, count: int) -> None:
         """Send SMS, log them and have them reported."""
@@ -203,7 +206,7 @@ class Place:
             *(f"--mns_queues={_QUEUE}", f"--mns_endpoint={self.endpoint}"),
             *(f"--dybaseapi_endpoint={self.endpoint}", f"--send_log={self.send_log}"),
             *(f"--archive={self.root / 'archive'}", f"--dataset={self.dataset}"),
-            *("--mns_max_bundle_secs=0.5", f"--mns_visibility_secs={_VISIBILITY_SECS}"),
+            *("--mns_max_bundle_secs=0.5", f"--mns_visibility_timeout_secs={_VISIBILITY_SECS}"),
             *("--mns_renewal_margin_secs=2", "--mns_fetchers=2"),
         ]
         with (self.root / "job.log").open("ab") as log:

@@ -1,7 +1,7 @@
 """The simulated carrier: what becomes of an SMS, and how Alibaba words it.
 
 Everything is drawn from one seeded generator, in the order of the sends. The messages are in the
-shapes of sections 3.1, 3.2 and 3.6 of the protocol notes (doc 101641, ask/218006).
+shapes of docs 101641 and 101847, and of ask/218006.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# Where the documents give several spellings or none, the observed one stands here; section 1.10
-# of the protocol notes lists the sources.
+# Where the documents give several spellings or none, the one that was observed stands here.
 _ERRORS: Final[dict[str, tuple[int, str]]] = {
     "AccessDenied": (403, "The OwnerId that your Access Key Id associated to is forbidden."),
     "AccessDeniedByRamPolicy": (403, "The request is denied by ram policy."),

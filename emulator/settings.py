@@ -106,25 +106,30 @@ def _parser() -> argparse.ArgumentParser:
         description="Alibaba's side of the wall on one local port: MNS queues, the token service, "
         "the SMS send and query API, and a simulated carrier.",
         allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default=defaults.host)
+    add("--host", default=defaults.host, help="where to listen")
     add("--port", type=_IntBetween(0, 65_535), default=defaults.port, help="0 takes a free port")
     add("--allow_remote", action="store_true", help="allow a host that is not loopback")
     add("--seed", default=defaults.seed, help="the same seed, the same ids, fates and traffic")
     add("--uid", default=defaults.uid, help="account id in the queue names")
-    add("--key_id", default=defaults.key_id)
-    add("--key_secret", default=defaults.key_secret)
-    add("--token_lifetime_secs", type=_IntBetween(1, 86_400), default=defaults.token_lifetime_secs)
+    add("--key_id", default=defaults.key_id, help="access key id of the account")
+    add("--key_secret", default=defaults.key_secret, help="its secret")
+    add("--token_lifetime_secs", type=_IntBetween(1, 86_400), default=defaults.token_lifetime_secs,
+        help="how long a queue token lives")  # fmt: skip
     add("--expired_token_code", choices=EXPIRED_TOKEN_CODES, default=defaults.expired_token_code,
         help="how MNS refuses an expired token (undocumented)")  # fmt: skip
     queues = parser.add_argument_group("the two queues, and what CreateQueue leaves unsaid")
     queues.add_argument("--visibility_timeout_secs", type=_IntBetween(1, 43_200),
-                        default=defaults.queue.visibility_timeout_secs)  # fmt: skip
+                        default=defaults.queue.visibility_timeout_secs,
+                        help="how long a received message is hidden")  # fmt: skip
     queues.add_argument("--retention_secs", type=_IntBetween(60, 604_800),
-                        default=defaults.queue.retention_secs)  # fmt: skip
+                        default=defaults.queue.retention_secs,
+                        help="how long a message is kept")  # fmt: skip
     queues.add_argument("--polling_wait_secs", type=_IntBetween(0, 30),
-                        default=defaults.queue.polling_wait_secs)  # fmt: skip
+                        default=defaults.queue.polling_wait_secs,
+                        help="how long a receive waits that does not say so itself")  # fmt: skip
     _add_carrier_flags(parser, defaults.carrier)
     traffic = parser.add_argument_group("the simulated application")
     traffic.add_argument("--traffic", type=_IntBetween(0, 50_000_000), default=0, metavar="SMS",

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from pipeline.catalog import Catalog, Commit
-from pipeline.epochs import JobSettings, NewInput, RunInput, run_bounded_graph, to_ms
+from pipeline.epochs import JobSettings, NewInput, RunInput, run_bounded_graph
 from pipeline.send_log_slices import send_log_slices
-from transforms import keys, tables
+from transforms import tables
 from transforms.archive import ArchiveFile, list_archive
+from transforms.moments import DAY_MS, day_name, to_ms
 
 # Failed send log entries belong to the day on which they were read, not to one that can be recomputed.
 _RECOMPUTED = tuple(table for table in tables.TABLES if table != tables.FAILED_SENDS)
@@ -42,7 +43,7 @@ def backfill(
     files = archive_files_of(list_archive(settings.archive), known_days, days)
     send_log = send_log_slices(settings.send_log, {}) if settings.send_log else []
     say(
-        f"backfill: {keys.day_name(days[0])} to {keys.day_name(days[-1])} from {len(files):,} archive files "
+        f"backfill: {day_name(days[0])} to {day_name(days[-1])} from {len(files):,} archive files "
         f"and {len(send_log):,} slices of the send log"
     )
     attempt = uuid.uuid4().hex
@@ -51,7 +52,7 @@ def backfill(
         settings,
         RunInput(NewInput(files, send_log), as_of, days=days),
     )
-    names = [keys.day_name(day) for day in days]
+    names = [day_name(day) for day in days]
     commit = Commit(
         kind="backfill",
         as_of_ms=to_ms(as_of),
@@ -74,7 +75,7 @@ def archive_files_of(
     matter if one of its messages was enqueued on the first day or later: no report precedes its send.
     """
     wanted = range(days.start - 1, days.stop + 1)
-    first_ms = wanted.start * keys.DAY_MS - keys.DAY_MS
+    first_ms = wanted.start * DAY_MS - DAY_MS
     return [
         file
         for file in files

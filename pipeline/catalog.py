@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NamedTuple
 
 from typing_extensions import Self
 
 from pipeline.errors import AlreadyRunningError, OutputError
+from transforms.moments import to_ms
 from transforms.tables import Written, WrittenFile
 
 STAGING: Final = "_staging"
@@ -119,12 +119,7 @@ class Catalog:
             self._opened = opened.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._opened.close()
 
     def staging(self, attempt: str) -> str:
@@ -184,7 +179,7 @@ class Catalog:
         Raises:
             OutputError: the disk refused; nothing was committed.
         """
-        committed_at_ms = round(self._clock().timestamp() * 1000)
+        committed_at_ms = to_ms(self._clock())
         with _writing(self.dataset), self._database as transaction:
             _sync_directories(Path(self.staging(attempt)), commit.added)
             (epoch,) = transaction.execute(

@@ -12,6 +12,7 @@ from typing import Final
 from pipeline.catalog import Catalog, Commit, DataFile
 from pipeline.graph_faults import operators_sentences
 from transforms import tables
+from transforms.moments import to_ms
 from transforms.tables import Table, merge_files
 
 _FILES_PER_SIZE: Final = 16
@@ -47,7 +48,7 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
     if merged:
         commit = Commit(
             kind="compact",
-            as_of_ms=round(as_of.timestamp() * 1000),
+            as_of_ms=to_ms(as_of),
             counts={},
             added=merged,
             removed=removed,

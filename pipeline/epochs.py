@@ -25,11 +25,12 @@ from pipeline.graph import BoundedInput, bounded_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import send_log_slices
-from transforms import keys, tables
+from transforms import tables
 from transforms.archive import ArchiveFile, list_archive
 from transforms.intake import Scope
 from transforms.manifest import Manifest, read_manifest
 from transforms.match import Patience
+from transforms.moments import DAY_MS, to_ms
 from transforms.send_log import SendLogSlice
 from transforms.settle import Settling
 from transforms.tables import NOTHING_WRITTEN, Written
@@ -67,7 +68,7 @@ class JobSettings:
     def deadlines(self, as_of: datetime) -> Patience:
         """The deadlines of a run at ``as_of``."""
         before_ms = to_ms(as_of - self.patience)
-        return Patience(before_ms if self.send_log else to_ms(as_of) + keys.DAY_MS, before_ms)
+        return Patience(before_ms if self.send_log else to_ms(as_of) + DAY_MS, before_ms)
 
 
 @dataclass(frozen=True)
@@ -253,8 +254,3 @@ def _bucket_count(given: RunInput) -> int:
     waiting: int = sum(pq.read_metadata(path).num_rows for _, path in given.carried)
     rows = max(given.new.messages, sends + waiting)
     return max(1, math.ceil(rows / _ROWS_PER_BUCKET))
-
-
-def to_ms(moment: datetime) -> int:
-    """UTC milliseconds of an aware moment."""
-    return round(moment.timestamp() * 1000)

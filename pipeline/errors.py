@@ -8,7 +8,10 @@ SmsReceiptsError
 │   ├── SendLogError       the send log cannot be read
 │   ├── OutputError        the archive or the dataset cannot be written
 │   └── AlreadyRunningError  another process works on the same dataset
-└── TransientError         worth another try; never reaches the operator on its own
+├── TransientError         worth another try; never reaches the operator on its own
+│   ├── UnreachableError   no answer came (mns/transport.py)
+│   └── ServiceFaultError  a service answered that it cannot do it now (mns/faults.py)
+└── LedgerError            the counts do not add up: a bug (ledger.py)
 """
 
 

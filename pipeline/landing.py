@@ -117,20 +117,9 @@ class Landing:
         with beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline:
             (
                 pipeline
-                | "ReadInbox" >> ReadFromMns(self._settings, until, run_id=run_id)
+                | "ReadFromMns" >> ReadFromMns(self._settings, until, run_id=run_id)
                 | "ArchiveRaw" >> ArchiveRaw(self._archive, utc_now, run_id=run_id)
             )
-
-
-def land(
-    settings: MnsSettings,
-    archive: str,
-    until: Until,
-    progress: Callable[[Landed], None] | None = None,
-) -> Landed:
-    """Land once; see :meth:`Landing.land`, and use that to land again and again."""
-    with Landing(settings, archive) as landing:
-        return landing.land(until, progress)
 
 
 def _landed(counts: Mapping[str, int]) -> Landed:

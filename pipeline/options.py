@@ -1,6 +1,8 @@
 """The command line: flags, what they mean, and the settings that come of them."""
 
 import argparse
+import contextlib
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -9,11 +11,12 @@ from datetime import date, datetime, timedelta
 from typing import Final, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
 
 from pipeline.epochs import JobSettings
 from pipeline.errors import OperatorError
 from pipeline.mns.settings import MnsSettings
-from transforms import keys
+from transforms.moments import day_number
 
 _DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
 _DEFAULT_DATASET: Final = ".sms-receipts/dataset"
@@ -35,7 +38,7 @@ _MNS_FLAGS: Final = {
     "prefetch_messages": "messages received ahead of the archive",
     "max_bundle_messages": "an archive file closes at this many messages...",
     "max_bundle_secs": "...or at this age",
-    "visibility_secs": "how long a renewed lease hides its message",
+    "visibility_timeout_secs": "how long a renewed lease hides its message",
     "renewal_margin_secs": "a lease is renewed when less than this is left of it",
     "max_hold_secs": "a message held longer goes back to its queue",
     "start_tries": "tries before giving up on a service that has never answered",
@@ -79,14 +82,14 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         "--until-empty",
         "--until_empty",
         action="store_true",
-        help="stop when queues and archive are",
+        help="stop when the queues are empty and the archive is processed",
     )
     mode.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
     parser.add_argument(
         "--epoch_secs",
         type=float,
         default=10.0,
-        help="with --follow: receive so long, then process",
+        help="with --follow: receive so long, then process (default %(default)s)",
     )
     _add_job_flags(parser)
     queues = parser.add_argument_group("queues")
@@ -181,6 +184,7 @@ def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSet
     if not 0 <= flags.join_patience_secs <= _LONGEST_PATIENCE_SECS:
         raise OperatorError(f"--join_patience_secs must be 0-{_LONGEST_PATIENCE_SECS} (a year).")
     runner = _SPELLINGS.get(flags.runner, flags.runner)
+    _require_runner(runner)
     _require_beam_flags(runner, beam_args)
     return JobSettings(
         archive=os.path.abspath(flags.archive),
@@ -191,14 +195,29 @@ def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSet
     )
 
 
+def _require_runner(runner: str) -> None:
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError):
+        raise OperatorError(
+            f"There is no Beam runner {runner}: use FnApiRunner, PrismRunner, FlinkRunner or DataflowRunner."
+        ) from None
+
+
 def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
     """Refuse what nobody would read: Beam ignores what it does not know, so a slip would go unseen."""
     for before, argument in zip(["", *beam_args], beam_args, strict=False):
         if not argument.startswith("-") and ("=" in before or not before.startswith("--")):
             raise OperatorError(f"{argument!r} belongs to no flag: put a glob in quotes.")
     options = PipelineOptions(list(beam_args))
-    known = options.get_all_options()
-    unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            known = options.get_all_options()
+            unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    except SystemExit:
+        # Beam prints the usage of all its flags, and at the end what is wrong.
+        raise OperatorError(f"{shown.getvalue().strip().rpartition('error: ')[2]}.") from None
     # Runners elsewhere have flags that only they know.
     if unknown and runner == _LOCAL_RUNNER:
         raise OperatorError(f"There is no flag --{min(unknown)}: --help explains the flags.")
@@ -206,7 +225,7 @@ def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
 
 def _day(flag: str, text: str) -> int:
     try:
-        return keys.day_number(date.fromisoformat(text).isoformat())
+        return day_number(date.fromisoformat(text).isoformat())
     except ValueError:
         raise OperatorError(f"{flag} must be a day, as 2026-11-01 is.") from None
 

@@ -21,9 +21,9 @@ from pipeline.options import RunOptions
 _LEVELS: Final = frozenset(
     {"waiting_after", "open_after", "rows/waiting_reports", "rows/open_sends"}
 )
+_LEVELS_BEFORE: Final = frozenset({"waiting_before", "open_before"})
 # An epoch of so many messages takes seconds, and a line says that it has begun.
 _WORTH_A_LINE: Final = 100_000
-_LEVELS_BEFORE: Final = frozenset({"waiting_before", "open_before"})
 
 
 @dataclass

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline.errors import CredentialsError, EndpointError, OutputError, QueueError
-from pipeline.landing import Landed, Landing, land
+from pipeline.landing import Landed, Landing
 from pipeline.mns import registry
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.settings import MnsSettings, Until
@@ -70,6 +70,11 @@ def _archived_ids(archive: Path) -> Counter[str]:
     )
 
 
+def _land(settings: MnsSettings, archive: str, until: Until) -> Landed:
+    with Landing(settings, archive) as landing:
+        return landing.land(until)
+
+
 def test_every_message_is_landed_once_and_the_queues_are_empty(
     start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
 ) -> None:
@@ -105,7 +110,7 @@ def test_a_read_of_limited_time_ends_in_time_and_keeps_what_it_took(
 ) -> None:
     emulator = start_emulator("--traffic=50", "--carrier_delay_secs=0")
     began = time.monotonic()
-    landed = land(_settings(emulator), str(tmp_path), Until(max_secs=2))
+    landed = _land(_settings(emulator), str(tmp_path), Until(max_secs=2))
     assert time.monotonic() - began < 8
     assert landed.received == landed.acknowledged > 0
     assert landed.released == 0
@@ -136,7 +141,7 @@ def test_a_failing_step_behind_the_archive_loses_nothing(
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags=[]))
     (
         pipeline
-        | "ReadInbox" >> ReadFromMns(settings, Until(empty=True), run_id="failing")
+        | "ReadFromMns" >> ReadFromMns(settings, Until(empty=True), run_id="failing")
         | "ArchiveRaw" >> ArchiveRaw(str(tmp_path / "failed"), _now)
         | "Fail" >> step
     )
@@ -145,7 +150,7 @@ def test_a_failing_step_behind_the_archive_loses_nothing(
     registry.close_run("failing")
     close_tally("failing")
     connection.close()
-    after = land(settings, str(tmp_path / "after"), Until(empty=True))
+    after = _land(settings, str(tmp_path / "after"), Until(empty=True))
     assert after.acknowledged == after.received == len(_archived_ids(tmp_path / "after"))
     assert set(_archived_ids(tmp_path / "failed")) <= set(_archived_ids(tmp_path / "after"))
     assert after.received >= 80
@@ -193,7 +198,7 @@ def test_nothing_is_deleted_before_its_bytes_are_synced_in_the_archive(
         queues=("q-SmsReport",), mns_endpoint=queue.endpoint, dybaseapi_endpoint=queue.endpoint,
         max_bundle_messages=64, drain_wait_secs=0,
     )  # fmt: skip
-    landed = land(settings, str(tmp_path), Until(empty=True))
+    landed = _land(settings, str(tmp_path), Until(empty=True))
     queue.close()
     assert queue.unsafe_deletes == []
     assert sorted(queue.deleted) == sorted(f"handle-{number}" for number in range(320))
@@ -208,11 +213,11 @@ def test_an_archive_that_fails_midway_acknowledges_nothing(
     archive.mkdir()
     (archive / emulator.report_queue).write_text("a file where a directory should be")
     with pytest.raises(OutputError, match=r"cannot be written .*: free space or grant"):
-        land(_settings(emulator), str(archive), Until(empty=True))
+        _land(_settings(emulator), str(archive), Until(empty=True))
     assert "Traceback" not in caplog.text
     assert "cannot be written" not in caplog.text
     (archive / emulator.report_queue).unlink()
-    landed = land(_settings(emulator), str(archive), Until(empty=True))
+    landed = _land(_settings(emulator), str(archive), Until(empty=True))
     assert landed.acknowledged == landed.received == len(_archived_ids(archive)) >= 80
 
 
@@ -221,7 +226,7 @@ def test_an_unwritable_archive_is_refused_before_anything_is_received(tmp_path: 
     blocked.write_text("")
     settings = MnsSettings(queues=("q-SmsReport",), mns_endpoint="http://127.0.0.1:9")
     with pytest.raises(OutputError, match="cannot be written"):
-        land(settings, str(blocked / "archive"), Until(empty=True))
+        _land(settings, str(blocked / "archive"), Until(empty=True))
 
 
 def test_wrong_keys_are_said_in_one_sentence(
@@ -233,7 +238,7 @@ def test_wrong_keys_are_said_in_one_sentence(
     emulator = start_emulator()
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "not-the-secret")
     with pytest.raises(CredentialsError, match="refused the account keys .*ALIBABA_CLOUD"):
-        land(_settings(emulator), str(tmp_path), Until(empty=True))
+        _land(_settings(emulator), str(tmp_path), Until(empty=True))
     assert "Traceback" not in caplog.text
 
 
@@ -250,7 +255,7 @@ def test_a_wrong_queue_name_is_said_in_one_sentence(
 ) -> None:
     settings = _settings(emulator, queues=(queue_name,))
     with pytest.raises(QueueError, match=f"queue {queue_name} .*check .*--mns_queues"):
-        land(settings, str(tmp_path), Until(empty=True))
+        _land(settings, str(tmp_path), Until(empty=True))
 
 
 @pytest.mark.parametrize("which", ["mns_endpoint", "dybaseapi_endpoint"])
@@ -260,7 +265,7 @@ def test_an_endpoint_where_nobody_answers_is_given_up_after_a_few_tries(
     emulator = start_emulator()
     settings = _settings(emulator, **{which: "http://127.0.0.1:9"}, start_tries=2)
     with pytest.raises(EndpointError, match=r"Nobody answers at http://127.0.0.1:9: check --mns"):
-        land(settings, str(tmp_path), Until(empty=True))
+        _land(settings, str(tmp_path), Until(empty=True))
 
 
 def test_tokens_that_expire_during_the_drain_are_replaced(
@@ -269,7 +274,7 @@ def test_tokens_that_expire_during_the_drain_are_replaced(
     emulator = start_emulator(
         "--token_lifetime_secs=1", "--traffic_per_sec=50", "--carrier_delay_secs=0", _SILENT_CARRIER
     )
-    landed = land(_settings(emulator), str(tmp_path), Until(max_secs=4))
+    landed = _land(_settings(emulator), str(tmp_path), Until(max_secs=4))
     assert landed.acknowledged == landed.received == landed.archived > 50
     assert landed.receive_faults == 0
 
@@ -298,14 +303,15 @@ def test_a_request_to_stop_commits_the_last_bundle_and_gives_the_rest_back(
 
 _DRAIN_UNTIL_SIGTERM = """
 import signal, sys
-from pipeline.landing import land
+from pipeline.landing import Landing
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import request_stop
 signal.signal(signal.SIGTERM, lambda *_: request_stop())
 url, queue, archive = sys.argv[1:]
 settings = MnsSettings(queues=(queue,), mns_endpoint=url, dybaseapi_endpoint=url, wait_secs=2,
                        max_bundle_messages=64)
-landed = land(settings, archive, Until(), lambda landed: print(landed.received, flush=True))
+with Landing(settings, archive) as landing:
+    landed = landing.land(Until(), lambda landed: print(landed.received, flush=True))
 print(landed.received - landed.acknowledged - landed.released, flush=True)
 """
 

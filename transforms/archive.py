@@ -9,7 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,18 +24,18 @@ from typing_extensions import override
 
 from schemas.contracts import contract
 from schemas.records import MnsMessage
+from transforms.moments import from_ms, to_ms
 from transforms.tally import tally_of
 
 _CODEC: Final = "zstandard"
 _SYNC_INTERVAL_BYTES: Final = 256 * 1024
 _BATCH_ROWS: Final = 50_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _FILE_NAME: Final = re.compile(
     r"(?P<first>-?\d+)-(?P<last>-?\d+)-(?P<messages>\d+)-[0-9a-f]{32}\.avro"
 )
 _DAY_NAME: Final = re.compile(r"landed=(?P<day>\d{4}-\d\d-\d\d)")
 
+# Messages and files that were synced, as attempts: a bundle that is tried again counts again.
 _archived_messages = Metrics.counter("archive", "archived_messages")
 _archive_files = Metrics.counter("archive", "archive_files")
 
@@ -124,10 +124,7 @@ class _ArchiveFn(beam.DoFn):
 
 def write_archive_file(archive: str, messages: Sequence[MnsMessage], now: datetime) -> Path:
     """Write messages of one queue to a new file of the archive; return it once it is synced."""
-    first, last = (
-        (edge(message.enqueued_at for message in messages) - _EPOCH) // _MILLISECOND
-        for edge in (min, max)
-    )
+    first, last = (to_ms(edge(message.enqueued_at for message in messages)) for edge in (min, max))
     day = now.astimezone(timezone.utc).date().isoformat()
     directory = Path(archive, messages[0].queue_name, f"landed={day}")
     name = f"{first}-{last}-{len(messages)}-{uuid.uuid4().hex}.avro"
@@ -242,8 +239,8 @@ def _archive_file(queue_name: str, landed: date, entry: os.DirEntry[str]) -> Arc
         path=entry.path,
         queue_name=queue_name,
         landed=landed,
-        first_enqueued_at=_EPOCH + int(parts["first"]) * _MILLISECOND,
-        last_enqueued_at=_EPOCH + int(parts["last"]) * _MILLISECOND,
+        first_enqueued_at=from_ms(int(parts["first"])),
+        last_enqueued_at=from_ms(int(parts["last"])),
         messages=int(parts["messages"]),
         size=entry.stat().st_size,
     )

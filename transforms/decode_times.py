@@ -15,12 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-BEIJING: Final = timezone(timedelta(hours=8))
-_UTC: Final = timezone.utc
-
-# Outside of these a time has no Beijing day that a partition could be named after.
-_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=_UTC)
-_LATEST: Final = datetime(9999, 12, 31, tzinfo=_UTC)
+from transforms.moments import BEIJING, EARLIEST, LATEST
 
 _SPACED: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})")
 _COMPACT: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})")
@@ -81,10 +76,10 @@ def _from_beijing(match: re.Match[str] | None) -> datetime:
 
 def _to_utc(local: datetime) -> datetime:
     try:
-        moment = local.astimezone(_UTC)
+        moment = local.astimezone(timezone.utc)
     except OverflowError as error:
         raise ValueError("out of range") from error
-    if not _EARLIEST <= moment < _LATEST:
+    if not EARLIEST <= moment < LATEST:
         raise ValueError("out of range")
     return moment
 

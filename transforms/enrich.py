@@ -14,19 +14,28 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.contracts import contract
 from transforms import keys
+from transforms.enrich_rows import (
+    ENRICHED_SCHEMA,
+    NO_SEND,
+    SEND_SCHEMA,
+    Leaving,
+    Positions,
+    column,
+    enriched_rows,
+    leaving,
+    new_record,
+    revised_record,
+    revised_rows,
+    take,
+    unreported_rows,
+)
 from transforms.match import Patience, Report, Row, Send, Settled, Verdict, match
+from transforms.moments import milliseconds
 
-Positions: TypeAlias = npt.NDArray[np.int64]
 Key: TypeAlias = (
     "tuple[str, str | None, str | None]"  # biz_id, phone_number, message_id if no phone
 )
-
-REPORT_SCHEMA: Final[pa.Schema] = contract("delivery_report").arrow
-SEND_SCHEMA: Final[pa.Schema] = contract("send_log_entry").arrow
-ENRICHED_SCHEMA: Final[pa.Schema] = contract("enriched_report").arrow
-UNREPORTED_SCHEMA: Final[pa.Schema] = contract("unreported_send").arrow
 
 # What a written row must tell so that its key can be judged again: all that an epoch loads of the past.
 SETTLED_COLUMNS: Final = (
@@ -44,17 +53,6 @@ SETTLED_COLUMNS: Final = (
 )
 SETTLED_SCHEMA: Final[pa.Schema] = pa.schema(
     [ENRICHED_SCHEMA.field(name) for name in SETTLED_COLUMNS]
-)
-# The send's side of an enriched report; out_id is shared, and the report's own wins.
-SEND_SIDE: Final = (
-    "sign_name",
-    "template_code",
-    "template_param",
-    "sms_up_extend_code",
-    "campaign",
-    "tags",
-    "requested_at",
-    "request_id",
 )
 
 
@@ -94,9 +92,7 @@ _PAST_EVERY_DEADLINE: Final = 2**62
 FetchRows: TypeAlias = Callable[[Sequence[str]], pa.Table]
 
 
-def enrich(
-    facts: Facts, patience: Patience, fetch_rows: FetchRows, origin: str = "mns"
-) -> Enriched:
+def enrich(facts: Facts, patience: Patience, fetch_rows: FetchRows) -> Enriched:
     """Match the reports of a bucket with its sends.
 
     Args:
@@ -104,7 +100,6 @@ def enrich(
         patience: the deadlines, see :class:`Patience`.
         fetch_rows: returns the full ``enriched_reports`` rows of some event ids; asked only about keys
             that change after they were written, which is rare.
-        origin: how the reports came: ``mns``, ``query`` or ``replay``.
 
     Returns:
         The tables, and counts that add up:
@@ -113,19 +108,16 @@ def enrich(
         ``sends_to_match + open_before + unreported_before
         = matched_sends + open_after + unreported_new + unreported_kept + duplicate_sends``.
     """
-    return _Bucket(facts, patience, fetch_rows, origin).enriched()
+    return _Bucket(facts, patience, fetch_rows).enriched()
 
 
 class _Bucket:
     """The working tables of one bucket; lives for one call of :func:`enrich`."""
 
-    def __init__(
-        self, facts: Facts, patience: Patience, fetch_rows: FetchRows, origin: str
-    ) -> None:
+    def __init__(self, facts: Facts, patience: Patience, fetch_rows: FetchRows) -> None:
         self._facts = facts
         self._patience = patience
         self._fetch_rows = fetch_rows
-        self._origin = origin
         self._settled = facts.settled.combine_chunks()
         self._sends = pa.concat_tables(
             [facts.sends, facts.open_sends, facts.unreported.select(SEND_SCHEMA.names)]
@@ -133,11 +125,11 @@ class _Bucket:
         self._first_unreported = facts.sends.num_rows + facts.open_sends.num_rows
         reports = pa.concat_tables([facts.reports, facts.waiting]).combine_chunks()
         self._reports, self._ambiguous = _with_known_phones(reports, self._sends, self._settled)
-        self._enqueued_at_ms = keys.milliseconds(_column(self._reports, "enqueued_at"))
-        self._requested_at_ms = keys.milliseconds(_column(self._sends, "requested_at"))
+        self._enqueued_at_ms = milliseconds(column(self._reports, "enqueued_at"))
+        self._requested_at_ms = milliseconds(column(self._sends, "requested_at"))
 
         # Positions of what was decided; the slow path appends to the lists.
-        self._leaving: list[_Leaving] = []
+        self._leaving: list[Leaving] = []
         self._waiting: list[Positions] = []
         self._open: list[Positions] = []
         self._unreported: list[Positions] = []
@@ -175,7 +167,7 @@ class _Bucket:
         report_side, send_side = order[pair_starts], order[pair_starts + 1] - report_count
         equal = self._same_keys(report_side, send_side)
         pairs[np.flatnonzero(pairs)[~equal]] = False
-        self._leaving.append(_leaving(report_side[equal], send_side[equal]))
+        self._leaving.append(leaving(report_side[equal], send_side[equal]))
         self._counts["matched_reports"] += int(equal.sum())
         self._counts["matched_sends"] += int(equal.sum())
 
@@ -192,8 +184,8 @@ class _Bucket:
         """Compare the keys themselves: equal hashes are not yet equal keys."""
         same = np.ones(len(report_side), dtype=np.bool_)
         for name in ("biz_id", "phone_number"):
-            left = _column(self._reports, name).take(pa.array(report_side))
-            right = _column(self._sends, name).take(pa.array(send_side))
+            left = column(self._reports, name).take(pa.array(report_side))
+            right = column(self._sends, name).take(pa.array(send_side))
             same &= pc.equal(left, right).fill_null(False).to_numpy(zero_copy_only=False)
         return same
 
@@ -201,7 +193,7 @@ class _Bucket:
         leaves = self._enqueued_at_ms[positions] < self._patience.reports_before_ms
         leaves |= self._ambiguous[positions]
         orphans = positions[leaves]
-        self._leaving.append(_leaving(orphans, np.full(len(orphans), _NO_SEND)))
+        self._leaving.append(leaving(orphans, np.full(len(orphans), NO_SEND)))
         self._counts["orphan_reports"] += len(orphans)
         self._waiting.append(positions[~leaves])
 
@@ -275,8 +267,8 @@ class _Bucket:
     def _settled_facts(self, positions: Positions) -> Mapping[Key, list[Settled]]:
         facts: defaultdict[Key, list[Settled]] = defaultdict(list)
         rows = self._settled.take(pa.array(positions))
-        enqueued_at_ms = keys.milliseconds(_column(rows, "enqueued_at")).tolist()
-        requested_at_ms = keys.milliseconds(_column(rows, "requested_at")).tolist()
+        enqueued_at_ms = milliseconds(column(rows, "enqueued_at")).tolist()
+        requested_at_ms = milliseconds(column(rows, "requested_at")).tolist()
         for index, row in enumerate(rows.to_pylist()):
             facts[_key(row)].append(
                 Settled(
@@ -330,9 +322,9 @@ class _Bucket:
             self._counts["matched_reports" if is_matched else "orphan_reports"] += 1
             self._counts["corrections"] += row.revision > 1
             if row.send is not None or not is_matched:
-                send_position = _NO_SEND if row.send is None else row.send.position
+                send_position = NO_SEND if row.send is None else row.send.position
                 self._leaving.append(
-                    _leaving(_position(report.position), _position(send_position), row.revision)
+                    leaving(_position(report.position), _position(send_position), row.revision)
                 )
                 return
         self._revise(key, row, standing)
@@ -341,18 +333,12 @@ class _Bucket:
         """Build one row by hand: the report's side, then the send's."""
         report = row.report
         if isinstance(report, Settled):
-            record = dict(_standing_row(standing, report))
+            record = _standing_row(standing, report)
         else:
-            record = dict.fromkeys(ENRICHED_SCHEMA.names)
-            record |= self._reports.slice(report.position, 1).to_pylist()[0]
-            record |= {"event_id": _event_id(key), "origin": self._origin, "tags": []}
+            (fields,) = self._reports.slice(report.position, 1).to_pylist()
+            record = new_record(fields, _event_id(key))
         send_side = self._send_side(row.send, standing)
-        if send_side is not None:
-            record |= {name: send_side[name] for name in SEND_SIDE}
-            record["out_id"] = record["out_id"] or send_side["out_id"]
-        record["match"] = "orphan" if send_side is None else "matched"
-        record["revision"] = row.revision
-        self._revised.append(record)
+        self._revised.append(revised_record(record, send_side, row.revision))
 
     def _send_side(
         self, send: Send | None, standing: Sequence[Mapping[str, Any]]
@@ -366,11 +352,11 @@ class _Bucket:
     # -- the end ------------------------------------------------------------------------------------
 
     def _gathered(self) -> Enriched:
-        plain = self._plain_rows(_concatenated(self._leaving))
-        revised = _with_latencies(pa.Table.from_pylist(self._revised, schema=ENRICHED_SCHEMA))
-        waiting = self._reports.take(pa.array(np.concatenate([*self._waiting, _NONE])))
-        open_sends = self._sends.take(pa.array(np.concatenate([*self._open, _NONE])))
-        unreported = self._sends.take(pa.array(np.concatenate([*self._unreported, _NONE])))
+        plain = enriched_rows(self._reports, self._sends, self._leaving)
+        revised = revised_rows(self._revised)
+        waiting = take(self._reports, self._waiting)
+        open_sends = take(self._sends, self._open)
+        unreported = take(self._sends, self._unreported)
         self._counts.update(
             reports_to_match=self._facts.reports.num_rows,
             waiting_before=self._facts.waiting.num_rows,
@@ -385,59 +371,9 @@ class _Bucket:
             rows=pa.concat_tables([plain, revised]),
             waiting=waiting,
             open_sends=open_sends,
-            unreported=_with_event_ids(unreported),
+            unreported=unreported_rows(unreported),
             counts=self._counts,
         )
-
-    def _plain_rows(self, leaving: "_Leaving") -> pa.Table:
-        """Put the columns of reports and sends side by side."""
-        reports = self._reports.take(pa.array(leaving.reports))
-        has_send = leaving.sends != _NO_SEND
-        sends = self._sends.take(pa.array(leaving.sends, mask=~has_send))
-        columns = {name: _column(reports, name) for name in REPORT_SCHEMA.names}
-        columns |= {name: _column(sends, name) for name in SEND_SIDE}
-        columns["tags"] = _empty_where_null(columns["tags"], ENRICHED_SCHEMA.field("tags").type)
-        columns["out_id"] = pc.coalesce(columns["out_id"], _column(sends, "out_id"))
-        columns["event_id"] = _row_event_ids(reports)
-        columns["revision"] = pa.array(leaving.revisions, type=pa.int32())
-        columns["match"] = pc.if_else(pa.array(has_send), "matched", "orphan")
-        columns["origin"] = pa.repeat(pa.scalar(self._origin), reports.num_rows)
-        for name in ("queueing_ms", "carrier_ms", "total_ms"):
-            columns[name] = pa.nulls(reports.num_rows, pa.int64())
-        ordered = [columns[name] for name in ENRICHED_SCHEMA.names]
-        return _with_latencies(pa.Table.from_arrays(ordered, schema=ENRICHED_SCHEMA))
-
-
-class _Leaving(NamedTuple):
-    """Reports that leave, by position, with the sends that they leave with (or :data:`_NO_SEND`)."""
-
-    reports: Positions
-    sends: Positions
-    revisions: Positions
-
-
-_NO_SEND: Final = -1
-_NONE: Final[Positions] = np.empty(0, dtype=np.int64)
-
-
-def _leaving(reports: Positions, sends: Positions, revision: int = 1) -> _Leaving:
-    return _Leaving(reports, sends, np.full(len(reports), revision, dtype=np.int64))
-
-
-def _concatenated(parts: Sequence[_Leaving]) -> _Leaving:
-    """Put parts together, in the order of the reports: picking rows in their order is 3 times cheaper."""
-    everything = (_leaving(_NONE, _NONE), *parts)
-    joined = _Leaving(*(np.concatenate(column) for column in zip(*everything, strict=True)))
-    order = np.argsort(joined.reports)
-    return _Leaving(*(column[order] for column in joined))
-
-
-def _column(table: pa.Table, name: str) -> pa.Array:
-    """One column as one array."""
-    combined = table.column(name).combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):
-        return combined.chunk(0) if combined.num_chunks else pa.array([], type=combined.type)
-    return combined
 
 
 def _position(position: int) -> Positions:
@@ -454,10 +390,10 @@ def _key(row: Mapping[str, Any]) -> Key:
 
 
 def _key_hashes(table: pa.Table) -> keys.Hashes:
-    biz_ids, phones = _column(table, "biz_id"), _column(table, "phone_number")
+    biz_ids, phones = column(table, "biz_id"), column(table, "phone_number")
     hashes = keys.combine(keys.hash_strings(biz_ids), keys.hash_strings(phones))
     if phones.null_count:
-        by_message = keys.combine(hashes, keys.hash_strings(_column(table, "message_id")))
+        by_message = keys.combine(hashes, keys.hash_strings(column(table, "message_id")))
         hashes = np.where(phones.is_null().to_numpy(zero_copy_only=False), by_message, hashes)
     return hashes
 
@@ -467,53 +403,6 @@ def _event_id(key: Key) -> str:
     if message_id is not None:
         return keys.message_event_id(biz_id, message_id)
     return keys.event_id(biz_id, phone_number)
-
-
-def _row_event_ids(reports: pa.Table) -> pa.StringArray:
-    biz_ids, phones = _column(reports, "biz_id"), _column(reports, "phone_number")
-    event_ids = keys.event_ids(biz_ids, phones)
-    if not phones.null_count:
-        return event_ids
-    by_message = [
-        keys.message_event_id(*pair)
-        for pair in zip(
-            biz_ids.filter(phones.is_null()).to_pylist(),
-            _column(reports, "message_id").filter(phones.is_null()).to_pylist(),
-            strict=True,
-        )
-    ]
-    return pc.replace_with_mask(event_ids, phones.is_null(), pa.array(by_message, pa.string()))
-
-
-def _with_event_ids(sends: pa.Table) -> pa.Table:
-    columns = {name: _column(sends, name) for name in SEND_SCHEMA.names}
-    columns["event_id"] = keys.event_ids(columns["biz_id"], columns["phone_number"])
-    return pa.Table.from_arrays(
-        [columns[name] for name in UNREPORTED_SCHEMA.names], schema=UNREPORTED_SCHEMA
-    )
-
-
-def _with_latencies(rows: pa.Table) -> pa.Table:
-    """Fill in the three latencies, in milliseconds; null where one of the two moments is unknown.
-
-    Alibaba's times have a resolution of one second, so a queueing latency may come out slightly negative.
-    """
-    spans = {
-        "queueing_ms": ("send_time", "requested_at"),
-        "carrier_ms": ("report_time", "send_time"),
-        "total_ms": ("report_time", "requested_at"),
-    }
-    for name, (end, start) in spans.items():
-        ends, starts = _column(rows, end).cast(pa.int64()), _column(rows, start).cast(pa.int64())
-        index = rows.schema.get_field_index(name)
-        rows = rows.set_column(index, rows.schema.field(name), pc.subtract(ends, starts))
-    return rows
-
-
-def _empty_where_null(maps: pa.Array, map_type: pa.DataType) -> pa.Array:
-    if not maps.null_count:
-        return maps
-    return pc.if_else(maps.is_valid(), maps, pa.scalar([], type=map_type))
 
 
 def _standing_row(standing: Sequence[Mapping[str, Any]], settled: Settled) -> Mapping[str, Any]:
@@ -536,17 +425,17 @@ def _with_known_phones(
         The reports, and for each whether it can never be told whose it is: it has no number and its
         ``biz_id`` has several recipients, so there is no use in waiting.
     """
-    phones = _column(reports, "phone_number")
+    phones = column(reports, "phone_number")
     ambiguous = np.zeros(reports.num_rows, dtype=np.bool_)
     if not phones.null_count:
         return reports, ambiguous
     missing = np.flatnonzero(phones.is_null().to_numpy(zero_copy_only=False))
-    biz_ids = _column(reports, "biz_id").take(pa.array(missing))
+    biz_ids = column(reports, "biz_id").take(pa.array(missing))
     recipients: defaultdict[str, set[str]] = defaultdict(set)
     # The recipients are those that the send log names: an orphan tells of itself, not of who else there is.
-    logged = settled.filter(pc.equal(_column(settled, "match"), "matched"))
+    logged = settled.filter(pc.equal(column(settled, "match"), "matched"))
     for table in (sends, logged):
-        of_interest = table.filter(pc.is_in(_column(table, "biz_id"), value_set=biz_ids))
+        of_interest = table.filter(pc.is_in(column(table, "biz_id"), value_set=biz_ids))
         for row in of_interest.select(["biz_id", "phone_number"]).to_pylist():
             if row["phone_number"] is not None:
                 recipients[row["biz_id"]].add(row["phone_number"])

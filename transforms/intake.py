@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from apache_beam.pvalue import PCollection, TaggedOutput
 from typing_extensions import override
 
-from transforms import keys
 from transforms.archive import read_archive
 from transforms.decode import decode_messages
-from transforms.enrich import SEND_SCHEMA, SETTLED_COLUMNS
+from transforms.enrich import SETTLED_COLUMNS
+from transforms.enrich_rows import SEND_SCHEMA
 from transforms.manifest import Note, counts_note, days_note
+from transforms.moments import DAY_MS, beijing_days, milliseconds
 from transforms.send_log import SendLogSlice, read_send_log
 from transforms.shuffle import Slice, SliceWriter
 from transforms.tables import (
@@ -50,7 +51,7 @@ class Kind:
     SENDS: Final = "sends"
     INBOUND: Final = "inbound"
     FAILED: Final = "failed"
-    FAILED_SENDS: Final = "failed_send"
+    FAILED_SENDS: Final = "failed_sends"
 
 
 class Past(NamedTuple):
@@ -84,7 +85,7 @@ class Scope:
         bucket_count: how many buckets keys are spread over.
         as_of: the moment of the run; nothing below looks at a clock.
         past: what is written already.
-        days: the Beijing days (numbers, see :mod:`transforms.keys`) to recompute; None for all. Records
+        days: the Beijing days (numbers, see :mod:`transforms.moments`) to recompute; None for all. Records
             of a day more on either side are read too, since a send and its report may fall on both
             sides of midnight.
     """
@@ -99,7 +100,7 @@ class Scope:
         """Keep the rows of the days to recompute, and of ``margin`` days on either side."""
         if self.days is None or not rows.num_rows:
             return rows
-        days = keys.beijing_days(keys.milliseconds(rows.column(column).combine_chunks()))
+        days = beijing_days(milliseconds(rows.column(column)))
         inside = (days >= self.days.start - margin) & (days < self.days.stop + margin)
         return rows if inside.all() else rows.filter(pa.array(inside))
 
@@ -160,13 +161,7 @@ class _DecodeArchiveFn(_FilesFn):
         self._scope = scope
 
     @override
-    def process(
-        self, unit: Sequence[str]
-    ) -> Iterator[
-        tuple[int, Slice]
-        | TaggedOutput[Literal["days"], Past]
-        | TaggedOutput[Literal["notes"], Note]
-    ]:
+    def process(self, unit: Sequence[str]) -> Iterator[_Taken]:
         scope = self._scope
         counts: Counter[str] = Counter()
         touched: set[Past] = set()
@@ -210,13 +205,7 @@ class _DecodeSendLogFn(_FilesFn):
         self._scope = scope
 
     @override
-    def process(
-        self, part: SendLogSlice
-    ) -> Iterator[
-        tuple[int, Slice]
-        | TaggedOutput[Literal["days"], Past]
-        | TaggedOutput[Literal["notes"], Note]
-    ]:
+    def process(self, part: SendLogSlice) -> Iterator[_Taken]:
         scope = self._scope
         counts: Counter[str] = Counter()
         touched: set[Past] = set()
@@ -246,14 +235,14 @@ def _past_of(rows: pa.Table, table: Table) -> set[Past]:
 def _past_of_reports(reports: pa.Table) -> set[Past]:
     """A report may repeat a row of its day, or end the wait of a send of up to a day before."""
     rows = {Past(ENRICHED_REPORTS.name, day) for day in distinct_days(reports, "send_time")}
-    days = _days_near(reports, "send_time", keys.DAY_MS, _CLOCK_SKEW_MS)
+    days = _days_near(reports, "send_time", DAY_MS, _CLOCK_SKEW_MS)
     return rows | {Past(UNREPORTED_SENDS.name, day) for day in days}
 
 
 def _past_of_sends(entries: pa.Table) -> set[Past]:
     """A send may repeat a settled one, or belong to an orphan of up to a day after."""
     repeated = {Past(UNREPORTED_SENDS.name, day) for day in distinct_days(entries, "requested_at")}
-    days = _days_near(entries, "requested_at", _CLOCK_SKEW_MS, keys.DAY_MS)
+    days = _days_near(entries, "requested_at", _CLOCK_SKEW_MS, DAY_MS)
     return repeated | {Past(ENRICHED_REPORTS.name, day) for day in days}
 
 
@@ -261,9 +250,9 @@ def _days_near(rows: pa.Table, column: str, before_ms: int, after_ms: int) -> se
     """The Beijing days on which a time column's rows have their counterparts; neither is above a day."""
     if not rows.num_rows:
         return set()
-    times = keys.milliseconds(rows.column(column).combine_chunks())
+    times = milliseconds(rows.column(column))
     moved = np.concatenate([times - before_ms, times, times + after_ms])
-    return {int(day) for day in np.unique(keys.beijing_days(moved))}
+    return {int(day) for day in np.unique(beijing_days(moved))}
 
 
 class LoadPast(beam.PTransform[PCollection[Past], PCollection[tuple[int, Slice]]]):

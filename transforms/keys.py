@@ -5,7 +5,6 @@ a match; equal hashes are always checked against the strings. :func:`event_id` i
 because every SQL dialect that an analyst may use can compute it too.
 """
 
-from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from typing import Final, TypeAlias
 
@@ -17,13 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
-Milliseconds: TypeAlias = npt.NDArray[np.int64]
-
-# Everything that Alibaba sends is naive Beijing time, and tables are partitioned by the Beijing day.
-# China has had no daylight saving since 1991, so a fixed offset is exact for every SMS ever sent.
-BEIJING: Final = timezone(timedelta(hours=8))
-_BEIJING_OFFSET_MS: Final = 8 * 3600 * 1000
-DAY_MS: Final = 24 * 3600 * 1000
 
 _WORD: Final = 8
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads consecutive ids
@@ -122,31 +114,3 @@ def message_event_id(biz_id: str, message_id: str) -> str:
     apart: taking them for duplicates would drop a verdict.
     """
     return md5(f"{biz_id}|message:{message_id}".encode(), usedforsecurity=False).hexdigest()
-
-
-def milliseconds(times: pa.Array) -> Milliseconds:
-    """Take UTC milliseconds out of a timestamp column; nulls become 0."""
-    filled = times.cast(pa.int64())
-    if filled.null_count:
-        filled = filled.fill_null(0)
-    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def beijing_days(times_ms: Milliseconds) -> npt.NDArray[np.int64]:
-    """Turn UTC milliseconds into Beijing calendar days, counted from 1970-01-01."""
-    return (times_ms + _BEIJING_OFFSET_MS) // DAY_MS
-
-
-def day_name(day: int) -> str:
-    """Spell a day number as ``YYYY-MM-DD``, as partitions do."""
-    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(days=int(day))).date().isoformat()
-
-
-def day_number(name: str) -> int:
-    """Read ``YYYY-MM-DD`` back into a day number.
-
-    Raises:
-        ValueError: the text is not such a date.
-    """
-    date = datetime.strptime(name, "%Y-%m-%d").replace(tzinfo=timezone.utc)
-    return int(date.timestamp()) * 1000 // DAY_MS

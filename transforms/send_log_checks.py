@@ -1,13 +1,13 @@
 """What the readers of the send log's formats have in common."""
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 
 from schemas.contracts import contract
 from transforms.failures import Stage, UnusableError
+from transforms.moments import EARLIEST, LATEST, to_ms
 
 CONTRACT_NAME: Final = "send_log_entry"
 SCHEMA: Final[pa.Schema] = contract(CONTRACT_NAME).arrow
@@ -17,9 +17,6 @@ TIME_TYPE: Final[pa.DataType] = SCHEMA.field("requested_at").type
 IDENTIFIERS: Final = ("biz_id", "phone_number")
 TEXTS: Final = tuple(field.name for field in SCHEMA if field.type == pa.string())
 
-# Times outside of this range have no Beijing day that Python or a partition could name.
-EARLIEST: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-LATEST: Final = datetime(9999, 12, 31, tzinfo=timezone.utc)
 TIME_RANGE: Final = f"requested_at: expected a time between {EARLIEST:%Y} and {LATEST:%Y}"
 
 
@@ -53,8 +50,3 @@ def has_plausible_times(entries: pa.RecordBatch) -> bool:
         return True
     values = times.to_numpy()
     return bool(values.min() >= to_ms(EARLIEST) and values.max() < to_ms(LATEST))
-
-
-def to_ms(moment: datetime) -> int:
-    """Count whole milliseconds since 1970 UTC."""
-    return int(moment.timestamp()) * 1000

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.failures import Reason, UnusableError
+from transforms.moments import EARLIEST, LATEST, to_ms
 from transforms.send_log_checks import (
-    EARLIEST,
     IDENTIFIERS,
-    LATEST,
     SCHEMA,
     TAGS_TYPE,
     TEXTS,
@@ -26,7 +25,6 @@ from transforms.send_log_checks import (
     Checked,
     Refused,
     SendLogFileError,
-    to_ms,
 )
 
 _REQUIRED: Final = (*IDENTIFIERS, "requested_at")

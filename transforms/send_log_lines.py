@@ -15,11 +15,10 @@ import pyarrow as pa
 from schemas.contracts import contract
 from transforms.decode_body import parse_json
 from transforms.failures import Reason, Stage, UnusableError
+from transforms.moments import EARLIEST, LATEST
 from transforms.send_log_checks import (
     CONTRACT_NAME,
-    EARLIEST,
     IDENTIFIERS,
-    LATEST,
     SCHEMA,
     TAGS_TYPE,
     TIME_RANGE,

@@ -12,14 +12,12 @@ from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
 from transforms import tables
-from transforms.enrich import (
+from transforms.enrich import SETTLED_SCHEMA, Facts, enrich
+from transforms.enrich_rows import (
     ENRICHED_SCHEMA,
     REPORT_SCHEMA,
     SEND_SCHEMA,
-    SETTLED_SCHEMA,
     UNREPORTED_SCHEMA,
-    Facts,
-    enrich,
 )
 from transforms.intake import Kind, Scope
 from transforms.manifest import Note, counts_note, file_note

@@ -14,7 +14,6 @@ import os
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -74,12 +73,7 @@ class SliceWriter:
         for kind, bucket in self._writers:
             yield bucket, Slice(kind, self._path(kind, bucket))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def _split(self, kind: str, key: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.contracts import contract
-from transforms import keys
+from transforms.moments import beijing_days, day_name, milliseconds
 
 
 class Table(NamedTuple):
@@ -83,7 +83,7 @@ class Written(NamedTuple):
 
     def files(self, table: str, day: int) -> list[str]:
         """The current files of a table's Beijing day, absolute."""
-        partition = os.path.join(table, f"dt={keys.day_name(day)}")
+        partition = os.path.join(table, f"dt={day_name(day)}")
         try:
             names = sorted(os.listdir(os.path.join(self.dataset, partition)))
         except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +125,7 @@ def write_table(
             continue
         of_day = row_days == day
         day_rows = rows if of_day.all() else rows.filter(pa.array(of_day))
-        yield _write_file(table, keys.day_name(day), [day_rows], staging)
+        yield _write_file(table, day_name(day), [day_rows], staging)
 
 
 def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
@@ -134,8 +134,7 @@ def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
 
 
 def _days(times: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    whole = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
-    return keys.beijing_days(keys.milliseconds(whole))
+    return beijing_days(milliseconds(times))
 
 
 def _distinct(days: npt.NDArray[np.int64]) -> list[int]:

@@ -1,13 +1,13 @@
 -- Why do SMS fail?
 -- The twenty most frequent codes of failed reports. The set of codes is open: one without a meaning is shown as Alibaba sent it.
 WITH codes AS (
-    SELECT err_code, count(*) AS failed
+    SELECT nullif(err_code, '') AS err_code, count(*) AS failed
     FROM reports
     WHERE NOT success
-    GROUP BY err_code
+    GROUP BY ALL
 )
 SELECT
-    coalesce(nullif(err_code, ''), '(none)') AS err_code,
+    coalesce(err_code, '(none)') AS err_code,
     failed,
     share(failed, sum(failed) OVER ()) AS share_of_failed,
     meaning

@@ -57,7 +57,7 @@ class MnsClient:
             return received._replace(
                 visible_again_at=self._by_own_clock(received.visible_again_at, answer)
             )
-        code = wire.parse_service_error(answer.body).code
+        code = wire.parse_error_code(answer.body)
         if code == faults.NO_MESSAGE:
             return None
         raise faults.queue_fault(self._endpoint, queue_name, answer.status, code)
@@ -75,11 +75,11 @@ class MnsClient:
         errors = wire.parse_delete_errors(answer.body)
         if errors is not None:
             return errors
-        code = wire.parse_service_error(answer.body).code
+        code = wire.parse_error_code(answer.body)
         raise faults.queue_fault(self._endpoint, queue_name, answer.status, code)
 
     def change_visibility(
-        self, queue_name: str, receipt_handle: str, visibility_secs: int
+        self, queue_name: str, receipt_handle: str, visibility_timeout_secs: int
     ) -> ChangedVisibility | None:
         """Hide a message for 1-43200 s from now; None when the handle no longer holds it.
 
@@ -88,14 +88,14 @@ class MnsClient:
         answer = self._call(
             queue_name,
             "PUT",
-            wire.change_visibility_target(queue_name, receipt_handle, visibility_secs),
+            wire.change_visibility_target(queue_name, receipt_handle, visibility_timeout_secs),
         )
         if answer.status == _OK:
             changed = self._read(lambda: wire.parse_changed_visibility(answer.body))
             return changed._replace(
                 visible_again_at=self._by_own_clock(changed.visible_again_at, answer)
             )
-        code = wire.parse_service_error(answer.body).code
+        code = wire.parse_error_code(answer.body)
         if code in faults.LOST_LEASE:
             return None
         raise faults.queue_fault(self._endpoint, queue_name, answer.status, code)
@@ -139,7 +139,7 @@ class MnsClient:
     def _is_refused(answer: HttpAnswer) -> bool:
         if answer.status in {_OK, _NO_CONTENT, _NOT_FOUND}:
             return False
-        return faults.is_refusal(answer.status, wire.parse_service_error(answer.body).code)
+        return faults.is_refusal(answer.status, wire.parse_error_code(answer.body))
 
     def _read(self, parse: Callable[[], _T]) -> _T:
         try:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -30,9 +30,9 @@ from pipeline.mns import faults
 from pipeline.mns.backoff import Draw, backoff_secs
 from pipeline.mns.settings import message_type_of
 from pipeline.mns.transport import UnreachableError
+from transforms.moments import BEIJING
 
-_BEIJING: Final = timezone(timedelta(hours=8))
-# Alibaba's own Java client refreshes this long before the end (protocol document, section 5).
+# Alibaba's own Java client refreshes this long before the end.
 _REFRESH_MARGIN: Final = timedelta(minutes=2)
 # The Node client's assumption (10 min, refreshed at 8), for a time that cannot be read.
 _ASSUMED_LIFETIME: Final = timedelta(minutes=10)
@@ -82,7 +82,7 @@ def read_token(answer: TokenAnswer, fetched_at: datetime) -> QueueToken:
 
 def _lifetime(expire_time: str, fetched_at: datetime) -> timedelta:
     try:
-        expires_at = datetime.strptime(expire_time, "%Y-%m-%d %H:%M:%S").replace(tzinfo=_BEIJING)
+        expires_at = datetime.strptime(expire_time, "%Y-%m-%d %H:%M:%S").replace(tzinfo=BEIJING)
     except ValueError:
         return _ASSUMED_LIFETIME
     lifetime = expires_at - fetched_at

@@ -98,7 +98,8 @@ class Inbox:
         self._emitted: list[int] = []
         self._marks: dict[int, list[int]] = {}
         self._cut_marks = 0
-        # Held over one renewal call, so that nothing is deleted by a handle about to be replaced.
+        # Held over one renewal call, so that nothing is deleted by a handle about to be replaced, and
+        # until handles taken out of the ledger are with the workers, so that these do not leave before.
         self._renewing = threading.Lock()
         self._ending = threading.Event()
         self._stopped = threading.Event()
@@ -169,17 +170,18 @@ class Inbox:
         with self._changed:
             numbers = self._marks.pop(mark, [])
         deletions = []
-        for queue_name, handles in self._take_handles(numbers, "unacknowledged").items():
-            for first in range(0, len(handles), BATCH_MESSAGES):
-                chunk = handles[first : first + BATCH_MESSAGES]
-                deletions.append(self._workers.submit(self._delete, queue_name, chunk))
+        with self._renewing:
+            for queue_name, handles in self._take_handles(numbers, "unacknowledged").items():
+                for first in range(0, len(handles), BATCH_MESSAGES):
+                    chunk = handles[first : first + BATCH_MESSAGES]
+                    deletions.append(self._workers.submit(self._delete, queue_name, chunk))
         for deletion in deletions:
             deletion.result()
 
     def stop(self) -> None:
         """Stop receiving, hand out nothing more, and give back what was not handed out.
 
-        Spans with a mark are left alone: they may still be finalized.
+        What was handed out is left alone: it may still be marked and finalized.
         """
         self._ending.set()
         with self._changed:
@@ -188,6 +190,13 @@ class Inbox:
             self._buffer.clear()
             self._buffered_messages = 0
             self._changed.notify_all()
+        self._release(numbers)
+
+    def leave(self) -> None:
+        """Stop, and give back what was handed out after the last mark: no mark will hold it now."""
+        self.stop()
+        with self._changed:
+            numbers, self._emitted = self._emitted, []
         self._release(numbers)
 
     def close(self) -> None:
@@ -351,17 +360,19 @@ class Inbox:
             self._tally.add(lost_leases=lost)
             for number in due:
                 self._renew(number)
-            if self._is_abandoned():
-                self._workers.shutdown(wait=False)
-                self._on_done()
-                return
+            with self._renewing:
+                if self._is_abandoned():
+                    numbers = [number for span in self._marks.values() for number in span]
+                    self._take_handles(numbers, "unacknowledged")
+                    self._workers.shutdown(wait=False)
+                    self._on_done()
+                    return
 
     def _is_abandoned(self) -> bool:
-        """Whether the reader is gone and no mark of it can be acknowledged any more."""
+        """Whether the reader is gone and nothing is held that could still be deleted or given back."""
         with self._changed:
-            if not self._stopped.is_set() or self._live_fetchers:
-                return False
-            return not self._marks or self._ledger.oldest_enqueued_at() is None
+            is_gone = self._stopped.is_set() and not self._live_fetchers
+            return is_gone and self._ledger.oldest_enqueued_at() is None
 
     def _renew(self, number: int) -> None:
         position, soonest = 0, None
@@ -375,7 +386,7 @@ class Inbox:
                 if handle is not None:
                     try:
                         changed = self._client.change_visibility(
-                            lease.queue_name, handle, self._settings.visibility_secs
+                            lease.queue_name, handle, self._settings.visibility_timeout_secs
                         )
                     except TransientError:
                         return  # the next tick tries again
@@ -390,9 +401,12 @@ class Inbox:
             self._tally.add(renewals=1)
 
     def _take_handles(self, numbers: Iterable[int], lost_count: str) -> dict[str, list[str]]:
-        """Take leases out of the ledger; return their handles by queue, and count the lost ones."""
+        """Take leases out of the ledger; return their handles by queue, and count the lost ones.
+
+        To be called while no lease is being renewed.
+        """
         handles: dict[str, list[str]] = {}
-        with self._renewing, self._changed:
+        with self._changed:
             for number in numbers:
                 lease = self._ledger.take(number)
                 if lease is not None:
@@ -432,11 +446,12 @@ class Inbox:
 
     def _release(self, numbers: Iterable[int]) -> None:
         """Give messages back to their queue; what cannot be, comes back by its timeout."""
-        given_back = [
-            self._workers.submit(self._release_one, queue_name, handle)
-            for queue_name, handles in self._take_handles(numbers, "released").items()
-            for handle in handles
-        ]
+        with self._renewing:
+            given_back = [
+                self._workers.submit(self._release_one, queue_name, handle)
+                for queue_name, handles in self._take_handles(numbers, "released").items()
+                for handle in handles
+            ]
         for release in given_back:
             release.result()
 

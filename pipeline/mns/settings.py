@@ -37,7 +37,7 @@ class MnsSettings:
         prefetch_messages: how many messages may be received ahead of the pipeline.
         max_bundle_messages: a bundle, and with it an archive file, closes at this size...
         max_bundle_secs: ...or at this age, whichever comes first.
-        visibility_secs: how long a renewed lease hides its message.
+        visibility_timeout_secs: how long a renewed lease hides its message.
         renewal_margin_secs: a lease is renewed when less than this is left of it.
         max_hold_secs: a message held longer is left to its queue: something is stuck.
         start_tries: how often a service that has never answered is tried before giving up.
@@ -53,7 +53,7 @@ class MnsSettings:
     prefetch_messages: int = 2048
     max_bundle_messages: int = 16_000
     max_bundle_secs: float = 2.0
-    visibility_secs: int = 60
+    visibility_timeout_secs: int = 60
     renewal_margin_secs: float = 10.0
     max_hold_secs: float = 600.0
     start_tries: int = 4
@@ -93,22 +93,22 @@ class MnsSettings:
             raise ValueError("--mns_queues names a queue twice: name each queue once")
 
     def _require_lease_times(self) -> None:
-        if not 1 <= self.visibility_secs <= _LONGEST_VISIBILITY_SECS:
+        if not 1 <= self.visibility_timeout_secs <= _LONGEST_VISIBILITY_SECS:
             raise ValueError(
-                f"--mns_visibility_secs must be 1-{_LONGEST_VISIBILITY_SECS}, the range MNS allows"
+                f"--mns_visibility_timeout_secs must be 1-{_LONGEST_VISIBILITY_SECS}, the range MNS allows"
             )
-        if not 0 < self.renewal_margin_secs <= self.visibility_secs / 2:
+        if not 0 < self.renewal_margin_secs <= self.visibility_timeout_secs / 2:
             raise ValueError(
                 "--mns_renewal_margin_secs must be more than 0 and at most half of "
-                "--mns_visibility_secs, or every lease would be renewed all the time"
+                "--mns_visibility_timeout_secs, or every lease would be renewed all the time"
             )
-        if self.visibility_secs < 3 * self.max_bundle_secs:
+        if self.visibility_timeout_secs < 3 * self.max_bundle_secs:
             raise ValueError(
-                "--mns_visibility_secs must be at least 3 times --mns_max_bundle_secs: a message "
+                "--mns_visibility_timeout_secs must be at least 3 times --mns_max_bundle_secs: a message "
                 "must stay hidden while its bundle is read, archived and acknowledged"
             )
-        if self.max_hold_secs < self.visibility_secs:
-            raise ValueError("--mns_max_hold_secs must be at least --mns_visibility_secs")
+        if self.max_hold_secs < self.visibility_timeout_secs:
+            raise ValueError("--mns_max_hold_secs must be at least --mns_visibility_timeout_secs")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from transforms.tally import tally_of
 # How soon a reader that waits for messages notices a request to stop.
 _TICK_SECS: Final = 0.25
 
+# Messages, as attempts: a bundle that is tried again counts again. Redelivered ones are among the received.
 _received_messages = Metrics.counter("mns", "received_messages")
 _redelivered_messages = Metrics.counter("mns", "redelivered_messages")
 
@@ -59,7 +60,7 @@ class ReadFromMns(beam.PTransform[PBegin, PCollection[list[MnsMessage]]]):
     ``advance_wait_secs`` while nothing has come, and for the rest of ``max_bundle_secs`` to fill a
     bundle that has begun. Finalization waits for the deletes.
 
-    *What to size.* ``visibility_secs`` must outlast reading, archiving and acknowledging one bundle;
+    *What to size.* ``visibility_timeout_secs`` must outlast reading, archiving and acknowledging one bundle;
     ``prefetch_messages`` bounds what a crash leaves hidden and what a clean stop has to give back;
     ``fetchers`` times 16 messages per round trip bounds the rate of a queue.
 
@@ -245,7 +246,7 @@ class _MnsReader(UnboundedReader):
 
     @override
     def close(self) -> None:
-        self._inbox.stop()
+        self._inbox.leave()
 
     def _forget(self) -> None:
         registry.remove_inbox(self._source.run_id, self._reader_id)

@@ -1,23 +1,22 @@
 """MNS messages on the wire: XML to values and back. No I/O, and no clock.
 
 Elements are found by local name: the documents give the namespace with a trailing slash, the real
-service sends it without (protocol captures of 2015-2024). A document type declaration is refused,
+service sends it without (captures published 2015-2024). A document type declaration is refused,
 so that no entity can be declared, let alone expanded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Final, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from schemas.records import MnsMessage
+from transforms.moments import from_ms
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _REQUEST_NAMESPACE: Final = "http://mns.aliyuncs.com/doc/v1/"
 
 
@@ -32,13 +31,6 @@ class Received(NamedTuple):
     receipt_handles: list[str]
     visible_again_at: datetime
     """When the first of them shows up in the queue again, by the server's clock."""
-
-
-class ServiceError(NamedTuple):
-    """What an ``Error`` element says; the code is empty where the answer was no MNS error."""
-
-    code: str
-    request_id: str
 
 
 class DeleteError(NamedTuple):
@@ -65,11 +57,11 @@ def receive_target(queue_name: str, messages: int, wait_secs: int) -> str:
     return f"{messages_target(queue_name)}?numOfMessages={messages}&waitseconds={wait_secs}"
 
 
-def change_visibility_target(queue_name: str, receipt_handle: str, visibility_secs: int) -> str:
+def change_visibility_target(queue_name: str, receipt_handle: str, visibility_timeout_secs: int) -> str:
     """Return the request target that hides a message for 1-43200 s from now."""
     return (
         f"{messages_target(queue_name)}?receiptHandle={quote(receipt_handle, safe='')}"
-        f"&visibilityTimeout={visibility_secs}"
+        f"&visibilityTimeout={visibility_timeout_secs}"
     )
 
 
@@ -107,7 +99,7 @@ def parse_messages(body: bytes, queue_name: str, message_type: str) -> Received:
                     _required(find(message_id), "MessageId"),
                     queue_name,
                     message_type,
-                    _EPOCH + enqueued_ms * _MILLISECOND,
+                    from_ms(enqueued_ms),
                     int(find(count, "")),
                     find(text, "").encode(),
                 )
@@ -115,7 +107,7 @@ def parse_messages(body: bytes, queue_name: str, message_type: str) -> Received:
             handles.append(_required(find(handle), "ReceiptHandle"))
         if not messages:
             raise MalformedResponseError("the answer to a receive holds no Message")
-        return Received(messages, handles, _EPOCH + min(visible_again) * _MILLISECOND)
+        return Received(messages, handles, from_ms(min(visible_again)))
     except (ValueError, OverflowError) as error:
         if isinstance(error, MalformedResponseError):
             raise
@@ -128,8 +120,7 @@ def parse_changed_visibility(body: bytes) -> ChangedVisibility:
     """Read the answer to a change of visibility."""
     texts = _texts(_parse(body))
     try:
-        visible_ms = int(texts.get("NextVisibleTime", ""))
-        visible_again_at = _EPOCH + visible_ms * _MILLISECOND
+        visible_again_at = from_ms(int(texts.get("NextVisibleTime", "")))
     except (ValueError, OverflowError):
         raise MalformedResponseError("ChangeVisibility lacks NextVisibleTime") from None
     return ChangedVisibility(
@@ -137,13 +128,12 @@ def parse_changed_visibility(body: bytes) -> ChangedVisibility:
     )
 
 
-def parse_service_error(body: bytes) -> ServiceError:
-    """Read an ``Error``; anything else (a proxy's page, nothing at all) gives an empty code."""
+def parse_error_code(body: bytes) -> str:
+    """Read the code of an ``Error``; empty for anything else (a proxy's page, nothing at all)."""
     try:
-        texts = _texts(_parse(body))
+        return _texts(_parse(body)).get("Code", "")
     except MalformedResponseError:
-        return ServiceError("", "")
-    return ServiceError(texts.get("Code", ""), texts.get("RequestId", ""))
+        return ""
 
 
 def parse_delete_errors(body: bytes) -> list[DeleteError] | None:

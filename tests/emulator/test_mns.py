@@ -1,4 +1,4 @@
-"""The MNS API over real HTTP, case by case from the protocol notes."""
+"""The MNS API over real HTTP, case by case."""
 
 from __future__ import annotations
 

@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 
 from transforms import enrich as enrich_module
 from transforms import keys
-from transforms.enrich import (
+from transforms.enrich import SETTLED_SCHEMA, Facts, enrich
+from transforms.enrich_rows import (
     ENRICHED_SCHEMA,
     REPORT_SCHEMA,
     SEND_SCHEMA,
-    SETTLED_SCHEMA,
     UNREPORTED_SCHEMA,
-    Facts,
-    enrich,
 )
 from transforms.match import Patience
 

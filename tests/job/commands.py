@@ -16,12 +16,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+from typing_extensions import Self
+
 from tests.emulator_process import EmulatorProcess
 
 _ROOT = Path(__file__).parents[2]
 _SECS = 50.0
 # An empty queue is found out sooner than in production, and archive files close sooner.
-_QUICK = ("--mns_max_bundle_secs=0.5", "--mns_fetchers=2")
+_QUICK = ("--mns_max_bundle_secs=0.5", "--mns_fetchers=2", "--mns_wait_secs=1")
 
 
 class Ended(NamedTuple):
@@ -150,12 +152,19 @@ def _limiting(limit: int) -> Callable[[], None]:
 
 
 class Following:
-    """A job that follows its queues."""
+    """A job that follows its queues; a context manager that leaves no process behind."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self._shown = ""
         self._seen = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Read on until a line that was not waited for before matches."""
@@ -179,13 +188,5 @@ class Following:
     def stop(self) -> Ended:
         """Send SIGTERM and wait for the end."""
         self.process.send_signal(signal.SIGTERM)
-        return self.end()
-
-    def end(self) -> Ended:
-        """Wait for the end."""
-        try:
-            out, err = self.process.communicate(timeout=_SECS)
-        finally:
-            self.process.kill()
-            self.process.communicate()
+        out, err = self.process.communicate(timeout=_SECS)
         return Ended(self.process.returncode, out, self._shown + err)

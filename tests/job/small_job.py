@@ -12,8 +12,8 @@ from pipeline.catalog import Catalog
 from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_epoch
 from schemas.records import MnsMessage
 from tests.job.oracle import BEIJING, Tables, expected_tables, tables_of
-from transforms import keys
 from transforms.archive import write_archive_file
+from transforms.moments import day_number
 
 # Noon of 1 November 2026 in Beijing.
 NOON = datetime(2026, 11, 1, 4, tzinfo=timezone.utc)
@@ -102,7 +102,7 @@ class SmallJob:
 
     def backfill(self, first: str, last: str, as_of: datetime) -> Counter[str]:
         """Recompute days."""
-        days = range(keys.day_number(first), keys.day_number(last) + 1)
+        days = range(day_number(first), day_number(last) + 1)
         with Catalog(str(self.dataset), lambda: as_of) as catalog:
             return backfill(catalog, self.settings, days, as_of, lambda _: None)
 

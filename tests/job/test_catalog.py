@@ -13,12 +13,13 @@ import pytest
 
 from pipeline.catalog import Catalog, Commit
 from pipeline.errors import AlreadyRunningError, OutputError
-from transforms import keys, tables
+from transforms import tables
+from transforms.moments import day_number
 from transforms.tables import WrittenFile, write_table
 
 NOW = datetime(2026, 11, 2, tzinfo=timezone.utc)
 DAY = "2026-11-01"
-DAY_NUMBER = keys.day_number(DAY)
+DAY_NUMBER = day_number(DAY)
 ROOT = Path(__file__).parents[2]
 
 

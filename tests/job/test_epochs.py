@@ -359,6 +359,24 @@ def test_a_backfill_leaves_other_days_alone(job: SmallJob) -> None:
         assert catalog.files("enriched_reports", days) == others
 
 
+@pytest.mark.parametrize("day", ["2026-11-01", "2026-11-02"])
+@pytest.mark.parametrize(
+    ("requested_at", "sent_at"),
+    [(BEFORE_MIDNIGHT, AFTER_MIDNIGHT), (AFTER_MIDNIGHT, BEFORE_MIDNIGHT)],
+)
+def test_a_backfill_looks_beyond_midnight(
+    job: SmallJob, day: str, requested_at: datetime, sent_at: datetime
+) -> None:
+    job.send("a", requested_at=requested_at)
+    job.land(report("a", sent_at=sent_at))
+    job.epoch(SOON + DAY)
+
+    job.backfill(day, day, SOON + DAY)
+
+    assert job.tables() == job.expected(SOON + DAY)
+    assert len(job.tables().current()) == 1
+
+
 def test_an_epoch_after_a_backfill_goes_on_where_the_last_one_stopped(job: SmallJob) -> None:
     parts = give(job, 8, 2)
     next(parts)

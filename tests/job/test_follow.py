@@ -23,17 +23,16 @@ def test_live_traffic_is_followed_until_sigterm(
     job = Job(start_emulator(), tmp_path)
     job.send_log.mkdir()
     load = Load(job.emulator.url, job.send_log / "sends.jsonl", per_sec=100, seed=7)
-    following = job.follow("--epoch_secs=1")
-    following.wait_for("queues: reading")
-
-    load.send(200)
-    following.wait_for(r"epoch: .* [1-9]\d* matched")
-    # Reports and log lines of later sends are met by later epochs.
-    load.send(200)
-    following.wait_for(r"epoch: .* [1-9]\d* matched")
-    load.start()
-    following.wait_for(r"epoch: .* [1-9]\d* matched")
-    stopped = following.stop()
+    with job.follow("--epoch_secs=1") as following:
+        following.wait_for("queues: reading")
+        load.send(200)
+        following.wait_for(r"epoch: .* [1-9]\d* matched")
+        # Reports and log lines of later sends are met by later epochs.
+        load.send(200)
+        following.wait_for(r"epoch: .* [1-9]\d* matched")
+        load.start()
+        following.wait_for(r"epoch: .* [1-9]\d* matched")
+        stopped = following.stop()
     load.stop()
 
     assert stopped.exit_code == 0, stopped.err
@@ -59,10 +58,9 @@ def test_a_stop_while_nothing_happens_is_a_stop(
 ) -> None:
     job = Job(start_emulator(), tmp_path)
     job.send_log.mkdir()
-    following = job.follow("--epoch_secs=30")
-    following.wait_for("queues: reading")
-
-    stopped = following.stop()
+    with job.follow("--epoch_secs=30") as following:
+        following.wait_for("queues: reading")
+        stopped = following.stop()
 
     assert stopped.exit_code == 0, stopped.err
     assert re.search("The ledger is closed: 0 messages", stopped.out)

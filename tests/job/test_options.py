@@ -10,7 +10,7 @@ from pipeline.__main__ import main
 from pipeline.errors import OperatorError
 from pipeline.mns.settings import MnsSettings
 from pipeline.options import backfill_options, run_options
-from transforms import keys
+from transforms.moments import day_name
 
 QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
 RUN = ("--until-empty", f"--mns_queues={QUEUE}")
@@ -42,7 +42,7 @@ def test_every_queue_flag_reaches_its_setting() -> None:
             "--mns_prefetch_messages=7",
             "--mns_max_bundle_messages=8",
             "--mns_max_bundle_secs=9.5",
-            "--mns_visibility_secs=100",
+            "--mns_visibility_timeout_secs=100",
             "--mns_renewal_margin_secs=11.5",
             "--mns_max_hold_secs=120.5",
             "--mns_start_tries=2",
@@ -61,7 +61,7 @@ def test_every_queue_flag_reaches_its_setting() -> None:
         prefetch_messages=7,
         max_bundle_messages=8,
         max_bundle_secs=9.5,
-        visibility_secs=100,
+        visibility_timeout_secs=100,
         renewal_margin_secs=11.5,
         max_hold_secs=120.5,
         start_tries=2,
@@ -108,7 +108,7 @@ def test_flags_that_only_a_runner_elsewhere_knows_are_handed_on() -> None:
 def test_a_range_of_days_includes_both_ends() -> None:
     options = backfill_options(BACKFILL)
 
-    assert [keys.day_name(day) for day in (options.days[0], options.days[-1])] == [
+    assert [day_name(day) for day in (options.days[0], options.days[-1])] == [
         "2026-11-01",
         "2026-11-07",
     ]
@@ -137,7 +137,7 @@ def test_a_moment_has_an_offset(text: str) -> None:
         ((*RUN, "--mns_wait_secs=many"), "--mns_wait_secs: invalid int value: 'many'"),
         ((*RUN, "--mns_fetchers=0"), "--mns_fetchers must be at least 1"),
         ((*RUN, "--mns_max_bundle_secs=0"), "--mns_max_bundle_secs must be more than 0"),
-        ((*RUN, "--mns_visibility_secs=43201"), "--mns_visibility_secs must be 1-43200"),
+        ((*RUN, "--mns_visibility_timeout_secs=43201"), "--mns_visibility_timeout_secs must be 1-43200"),
         ((*RUN, "--mns_renewal_margin_secs=50"), "--mns_renewal_margin_secs must be"),
         ((*RUN, "--mns_max_hold_secs=1"), "--mns_max_hold_secs must be at least"),
         ((*RUN, "--epoch_secs=0"), "--epoch_secs must be a number more than 0"),
@@ -148,6 +148,9 @@ def test_a_moment_has_an_offset(text: str) -> None:
         ((*RUN, "--arhcive=x"), "There is no flag --arhcive"),
         ((*RUN, "--mns_fetcher", "3"), "There is no flag --mns_fetcher"),
         ((*RUN, "--verbose"), "There is no flag --verbose"),
+        ((*RUN, "--runner=Nonsense"), "There is no Beam runner Nonsense: use FnApiRunner"),
+        ((*RUN, "--runner=no.such.Runner"), "There is no Beam runner no.such.Runner"),
+        ((*RUN, "--direct_num_workers=x"), "^argument --direct_num_workers: invalid int value"),
         ((*RUN, "--send_log", "a.jsonl", "b.jsonl"), "'b.jsonl' belongs to no flag: put a glob"),
         ((*RUN, "--direct_num_workers", "2", "b.jsonl"), "'b.jsonl' belongs to no flag"),
         ((*RUN, "--direct_num_workers=2", "b.jsonl"), "'b.jsonl' belongs to no flag"),

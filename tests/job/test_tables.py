@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.contracts import contract
-from transforms import keys, tables
+from transforms import tables
+from transforms.moments import day_name, day_number
 from transforms.tables import WrittenFile, distinct_days, write_table
 
 # The last moment of 1 November in Beijing, and the first of the 2nd.
@@ -62,7 +63,7 @@ def test_two_files_of_one_day_never_share_a_name(tmp_path: Path) -> None:
 
 
 def test_rows_of_other_days_are_left_out(tmp_path: Path) -> None:
-    second = keys.day_number("2026-11-02")
+    second = day_number("2026-11-02")
     rows = sends(LAST_MOMENT, MIDNIGHT)
 
     (file,) = write_table(tables.OPEN_SENDS, rows, str(tmp_path), range(second, second + 1))
@@ -85,7 +86,7 @@ def test_the_days_of_a_column_are_told_once_and_in_order() -> None:
 
     days = distinct_days(rows, "requested_at")
 
-    assert [keys.day_name(day) for day in days] == ["2026-11-01", "2026-11-02"]
+    assert [day_name(day) for day in days] == ["2026-11-01", "2026-11-02"]
 
 
 def test_missing_times_have_no_day() -> None:

@@ -41,14 +41,15 @@ class _Reading(ExitStack):
             wait_secs=0,
             drain_wait_secs=0,
             max_bundle_secs=0.5,
-            visibility_secs=60,
+            visibility_timeout_secs=60,
             renewal_margin_secs=1,
         )
         self.callback(self.queue.close)
         connection = MnsConnection(settings, _now)
         self.callback(connection.close)
         self.tally = Tally()
-        self.inbox = Inbox(settings, until, connection, self.tally)
+        self.done = threading.Event()
+        self.inbox = Inbox(settings, until, connection, self.tally, self.done.set)
         self.callback(self.inbox.close)
 
     def count(self, name: str) -> int:
@@ -109,6 +110,48 @@ def test_what_no_mark_was_finalized_for_is_given_back(read: _Read) -> None:
     assert {change["visibilityTimeout"] for change in changes} == {"1"}
     assert reading.queue.asked("DELETE") == []
     assert reading.count("released") == 3
+
+
+def test_what_is_handed_out_when_the_stop_comes_can_still_be_acknowledged(read: _Read) -> None:
+    reading = read()
+    reading.queue.receives += [messages(1)]
+    reading.inbox.start()
+    reading.take()
+    reading.inbox.stop()
+    # The bundle takes its time to end: meanwhile the threads that have nothing left to do leave.
+    reading.wait_for(lambda: reading.inbox.is_finished)
+    assert not reading.done.wait(0.6)
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
+    assert reading.count("acknowledged") == 1
+    assert reading.done.wait(5.0)
+
+
+def test_a_reader_that_leaves_gives_back_what_no_mark_holds(read: _Read) -> None:
+    reading = read()
+    reading.queue.receives += [messages(1), messages(2)]
+    reading.inbox.start()
+    reading.take()
+    mark = reading.inbox.cut_mark()
+    reading.take()
+    reading.inbox.leave()
+    changes = [request.query for request in reading.queue.asked("PUT")]
+    assert [change["receiptHandle"] for change in changes] == ["handle-2"]
+    reading.inbox.acknowledge(mark)
+    assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
+    assert reading.done.wait(5.0)
+
+
+def test_a_mark_whose_leases_are_lost_is_told_when_the_reader_is_gone(read: _Read) -> None:
+    reading = read()
+    reading.queue.change = lambda _: error(404, "MessageNotExist")
+    reading.queue.receives += [messages(1, visible_secs=0.6)]
+    reading.inbox.start()
+    reading.take()
+    reading.inbox.cut_mark()
+    reading.inbox.leave()
+    assert reading.done.wait(5.0)
+    assert reading.count("unacknowledged") == 1
 
 
 def test_a_renewed_lease_is_deleted_by_its_new_handle(read: _Read) -> None:

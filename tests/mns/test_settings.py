@@ -24,7 +24,7 @@ _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
         ({"wait_secs": 31}, "--mns_wait_secs must be 0-30"),
         ({"fetchers": 0}, "--mns_fetchers must be at least 1"),
         ({"max_bundle_secs": 0}, "--mns_max_bundle_secs"),
-        ({"visibility_secs": 43_201}, "--mns_visibility_secs must be 1-43200"),
+        ({"visibility_timeout_secs": 43_201}, "--mns_visibility_timeout_secs must be 1-43200"),
         ({"renewal_margin_secs": 31}, "--mns_renewal_margin_secs"),
         ({"max_bundle_secs": 21}, "at least 3 times"),
         ({"max_hold_secs": 59}, "--mns_max_hold_secs"),

@@ -92,8 +92,8 @@ def test_an_error_is_read_by_its_code() -> None:
         b'<?xml version="1.0"?><Error xmlns="http://mns.aliyuncs.com/doc/v1"><Code>QueueNotExist'
         b"</Code><Message>m</Message><RequestId>R</RequestId><HostId>h</HostId></Error>"
     )
-    assert wire.parse_service_error(body) == ("QueueNotExist", "R")
-    assert wire.parse_service_error(b"<html>") == ("", "")
+    assert wire.parse_error_code(body) == "QueueNotExist"
+    assert not wire.parse_error_code(b"<html>")
     assert wire.parse_delete_errors(body) is None
     assert wire.parse_delete_errors(b"") is None
 
