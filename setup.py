@@ -36,6 +36,9 @@ setup(
         "httptools>=0.6,<1",
         "alibabacloud_credentials>=1.0,<2",
         "alibabacloud_dybaseapi20170525>=1.0.1,<2",
+        "alibabacloud_tea_openapi>=0.4.6,<1",
+        "alibabacloud_tea_util>=0.3.15,<1",
+        "alibabacloud_tea>=0.4.3,<1",
     ],
     extras_require={
         "test": [

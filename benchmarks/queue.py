@@ -3,7 +3,7 @@
     python -m benchmarks.queue --sms 100000 --rounds 3
 
 For each run a fresh emulator is filled with the same seeded traffic. Ours is the whole command,
-``sms-receipts run --until_empty``: interpreter start, receive, archive and sync, acknowledge,
+``sms-receipts run --until-empty``: interpreter start, receive, archive and sync, acknowledge,
 decode, join with the send log, committed Parquet. The other one receives, appends, deletes.
 """
 
@@ -140,7 +140,7 @@ def _emulator(sms: int, send_log: Path) -> Iterator[_Emulator]:
 
 def _ours(emulator: _Emulator, output: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "pipeline", "run", "--until_empty"),
+        *(sys.executable, "-m", "pipeline", "run", "--until-empty"),
         f"--mns_endpoint={emulator.endpoint}",
         f"--dybaseapi_endpoint={emulator.endpoint}",
         f"--mns_queues={','.join(_QUEUES)}",

@@ -38,7 +38,7 @@ _QUERY_NAMES: Final = frozenset(
     ("numOfMessages", "waitseconds", "peekonly", *_EITHER_CASE, *_EITHER_CASE.values())
 )
 _LOWERED_QUERY_NAMES: Final = frozenset(name.lower() for name in _QUERY_NAMES)
-# Element -> (attribute of QueueAttributes, lowest, highest); doc 35129 (CreateQueue).
+# Element -> (attribute of QueueAttributes, lowest, highest), as the documents of CreateQueue give them.
 _ATTRIBUTE_RANGES: Final = {
     "DelaySeconds": ("delay_secs", 0, 604_800),
     "MaximumMessageSize": ("maximum_message_bytes", 1024, 65_536),

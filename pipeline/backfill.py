@@ -3,11 +3,12 @@
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime
 
 from pipeline.catalog import Catalog, Commit
 from pipeline.epochs import JobSettings, NewInput, RunInput, run_bounded_graph
+from pipeline.errors import OutputError, SendLogError
 from pipeline.send_log_slices import send_log_slices
 from transforms import tables
 from transforms.archive import ArchiveFile, list_archive
@@ -33,15 +34,20 @@ def backfill(
         The counts of the run.
 
     Raises:
-        OutputError: the dataset cannot be written; it is as it was.
+        OutputError: the dataset cannot be written, or archive files that it was made from are gone; it is
+            as it was.
+        SendLogError: the send log cannot be read, or is not the one that the dataset was made with.
         LedgerError: the counts do not add up; the dataset is as it was.
     """
     known_days = {
         os.path.join(settings.archive, path): of_file
         for path, of_file in catalog.archive_days().items()
     }
-    files = archive_files_of(list_archive(settings.archive), known_days, days)
+    listed = list_archive(settings.archive)
+    _require_archive(settings, {file.path for file in listed}, known_days, days)
+    files = archive_files_of(listed, known_days, days)
     send_log = send_log_slices(settings.send_log, {}) if settings.send_log else []
+    _require_send_log(settings, {part.path for part in send_log}, catalog.send_log_consumed(), say)
     say(
         f"backfill: {day_name(days[0])} to {day_name(days[-1])} from {len(files):,} archive files "
         f"and {len(send_log):,} slices of the send log"
@@ -74,7 +80,7 @@ def archive_files_of(
     Of a file that an epoch has read, it is known which days its records belong to. Any other file may
     matter if one of its messages was enqueued on the first day or later: no report precedes its send.
     """
-    wanted = range(days.start - 1, days.stop + 1)
+    wanted = _with_neighbours(days)
     first_ms = wanted.start * DAY_MS - DAY_MS
     return [
         file
@@ -85,3 +91,42 @@ def archive_files_of(
             else to_ms(file.last_enqueued_at) >= first_ms
         )
     ]
+
+
+def _with_neighbours(days: range) -> range:
+    """The days to read: a send and its report may stand on both sides of midnight."""
+    return range(days.start - 1, days.stop + 1)
+
+
+def _require_archive(
+    settings: JobSettings, listed: Set[str], known_days: Mapping[str, Sequence[int]], days: range
+) -> None:
+    """Refuse to replace rows whose messages are not there to make them from."""
+    wanted = _with_neighbours(days)
+    gone = sorted(
+        path
+        for path, of_file in known_days.items()
+        if path not in listed and any(day in wanted for day in of_file)
+    )
+    if gone:
+        raise OutputError(
+            f"The archive {settings.archive} lacks {len(gone)} files that these days were made from, {gone[0]} "
+            "first: correct --archive, restore them, or leave these days as they are; nothing was changed."
+        )
+
+
+def _require_send_log(
+    settings: JobSettings, given: Set[str], known: Collection[str], say: Callable[[str], None]
+) -> None:
+    """Refuse to replace rows without the send log that they were joined with."""
+    gone = sorted(path for path in known if path not in given)
+    if known and len(gone) == len(known):
+        raise SendLogError(
+            f"The dataset was made with another send log, {gone[0]} for one, and would lose what it says of "
+            "these days: correct --send_log, or let sms-receipts run read the new one first."
+        )
+    if gone:
+        say(
+            f"backfill: {len(gone)} send log files that the dataset was made with are gone, {gone[0]} first; "
+            "reports of these days whose sends were only there become orphans"
+        )

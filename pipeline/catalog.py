@@ -238,6 +238,9 @@ class Catalog:
         ).fetchall()
         for (path,) in removed:
             Path(self.dataset, path).unlink(missing_ok=True)
+        # A file that came back after a power failure would be taken for a written one (Written.files).
+        directories = {Path(self.dataset, path).parent for (path,) in removed}
+        _sync(directory for directory in directories if directory.is_dir())
         with self._database as transaction:
             transaction.executemany("DELETE FROM data_files WHERE path = ?", removed)
 
@@ -248,7 +251,11 @@ def _sync_directories(staging: Path, files: Iterable[WrittenFile]) -> None:
     for file in files:
         table_and_day = (staging / file.path).parent
         parents |= {table_and_day, table_and_day.parent}
-    for directory in sorted(parents):
+    _sync(parents)
+
+
+def _sync(directories: Iterable[Path]) -> None:
+    for directory in sorted(set(directories)):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -6,14 +6,16 @@ of the next size. So a row is written again once per factor of sixteen, however 
 
 import uuid
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from pipeline.catalog import Catalog, Commit, DataFile
 from pipeline.graph_faults import operators_sentences
+from pipeline.ledger import LedgerError
 from transforms import tables
 from transforms.moments import to_ms
-from transforms.tables import Table, merge_files
+from transforms.tables import Table, WrittenFile, merge_files
 
 _FILES_PER_SIZE: Final = 16
 # Open sends and waiting reports are not among them: every epoch writes those anew.
@@ -33,7 +35,8 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
         How many files were merged.
 
     Raises:
-        OutputError: the dataset cannot be written; it is as it was.
+        OutputError: the dataset cannot be written, or a file of it is damaged; it is as it was.
+        LedgerError: files hold other numbers of rows than the catalog says; they are as they were.
     """
     attempt = uuid.uuid4().hex
     merged = []
@@ -43,7 +46,9 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
             for files in _of_one_size(catalog, table):
                 paths = [file.path for file in files]
                 absolute = [catalog.absolute(path) for path in paths]
-                merged.append(merge_files(table, files[0].dt, absolute, catalog.staging(attempt)))
+                large = merge_files(table, files[0].dt, absolute, catalog.staging(attempt))
+                _require_all_rows(table, files, large)
+                merged.append(large)
                 removed += paths
     if merged:
         commit = Commit(
@@ -57,6 +62,16 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
         )
         catalog.commit(commit, attempt)
     return len(removed)
+
+
+def _require_all_rows(table: Table, files: Sequence[DataFile], large: WrittenFile) -> None:
+    """Refuse to let files go of which not every row is in the one that takes their place."""
+    rows = sum(file.rows for file in files)
+    if large.rows != rows:
+        raise LedgerError(
+            f"{len(files)} files of {table.name}/dt={large.dt} hold {large.rows} rows, but the catalog "
+            f"counts {rows}. They were not merged; recompute the day with sms-receipts backfill."
+        )
 
 
 def _of_one_size(catalog: Catalog, table: Table) -> list[list[DataFile]]:

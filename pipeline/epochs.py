@@ -17,7 +17,6 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 import apache_beam as beam
-import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.catalog import Catalog, Commit
@@ -189,7 +188,9 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
         LedgerError: the counts do not add up.
     """
     spill = os.path.join(staging, "spill")
-    scope = Scope(spill, _bucket_count(given), given.as_of, given.past, given.days)
+    with operators_sentences(settings.dataset):
+        bucket_count = _bucket_count(given)
+    scope = Scope(spill, bucket_count, given.as_of, given.past, given.days)
     settling = Settling(staging, settings.deadlines(given.as_of))
     graph_input = BoundedInput(
         units=list(_units(given.new.archive_files)),
@@ -212,20 +213,23 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
 
 
 def is_due(catalog: Catalog, settings: JobSettings, as_of: datetime) -> bool:
-    """Tell whether somebody's patience has run out, from the files' statistics alone."""
+    """Tell whether somebody's patience has run out, from the files' statistics alone.
+
+    Raises:
+        OutputError: one of them is damaged, or gone.
+    """
     deadlines = settings.deadlines(as_of)
-    return _earliest(
-        catalog, tables.OPEN_SENDS.name, "requested_at"
-    ) < deadlines.sends_before_ms or (
-        _earliest(catalog, tables.WAITING_REPORTS.name, "enqueued_at") < deadlines.reports_before_ms
-    )
+    with operators_sentences(settings.dataset):
+        requested_ms = _earliest(catalog, tables.OPEN_SENDS.name, "requested_at")
+        enqueued_ms = _earliest(catalog, tables.WAITING_REPORTS.name, "enqueued_at")
+    return requested_ms < deadlines.sends_before_ms or enqueued_ms < deadlines.reports_before_ms
 
 
 def _earliest(catalog: Catalog, table: str, column: str) -> float:
     """The smallest moment of a column, in UTC milliseconds; infinite for an empty table."""
     earliest = math.inf
     for file in catalog.files(table):
-        metadata = pq.read_metadata(catalog.absolute(file.path))
+        metadata = tables.read_metadata(catalog.absolute(file.path))
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             columns = map(group.column, range(group.num_columns))
             chunk = next(part for part in columns if part.path_in_schema == column)
@@ -251,6 +255,6 @@ def _bucket_count(given: RunInput) -> int:
         (part.end - part.start) // _BYTES_PER_SEND[os.path.splitext(part.path)[1]]
         for part in given.new.send_log
     )
-    waiting: int = sum(pq.read_metadata(path).num_rows for _, path in given.carried)
+    waiting: int = sum(tables.read_metadata(path).num_rows for _, path in given.carried)
     rows = max(given.new.messages, sends + waiting)
     return max(1, math.ceil(rows / _ROWS_PER_BUCKET))

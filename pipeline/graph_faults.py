@@ -12,12 +12,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from pipeline.errors import OperatorError, OutputError, SendLogError
+from transforms.archive import ArchiveFileError
 from transforms.send_log_checks import SendLogFileError
+from transforms.tables import TableFileError
 
 _SYSTEM_ERROR: Final = re.compile(r"\[Errno (?P<number>\d+)\](?:[^'\n]*'(?P<path>/[^'\n]+)')?")
-_SEND_LOG_ERROR: Final = re.compile(
-    rf"{SendLogFileError.__name__}: (?P<sentence>[^\n]+?)(?: \[while running|\n|$)"
-)
+# What says itself, in a sentence, what is wrong with which file.
+_SENTENCES: Final = {
+    SendLogFileError.__name__: SendLogError,
+    ArchiveFileError.__name__: OutputError,
+    TableFileError.__name__: OutputError,
+}
+_SENTENCE: Final = re.compile(rf"({'|'.join(_SENTENCES)}): ([^\n]+?)(?: \[while running|\n|$)")
 # Those of Beam's loggers that show a traceback of what is then raised as well.
 _LOGGERS: Final = ("apache_beam.runners.common", "apache_beam.runners.worker.sdk_worker")
 
@@ -30,12 +36,14 @@ def operators_sentences(dataset: str) -> Iterator[None]:
         dataset: root of the tables that the graph writes.
 
     Raises:
-        OutputError: a file cannot be written, or is gone.
+        OutputError: a file cannot be written, is damaged, or is gone.
         SendLogError: the send log cannot be read.
     """
 
     def is_a_bug(record: logging.LogRecord) -> bool:
-        return _operator_error(record.getMessage(), dataset) is None
+        failure = record.exc_info[1] if record.exc_info else None
+        raised = f"\n{type(failure).__name__}: {failure}" if failure else ""
+        return _operator_error(record.getMessage() + raised, dataset) is None
 
     with ExitStack() as stack:
         for logger in map(logging.getLogger, _LOGGERS):
@@ -44,16 +52,17 @@ def operators_sentences(dataset: str) -> Iterator[None]:
         try:
             yield
         except Exception as failure:
-            sentence = _operator_error(str(failure), dataset)
+            sentence = _operator_error(f"{type(failure).__name__}: {failure}", dataset)
             if sentence is None:
                 raise
             raise sentence from failure
 
 
 def _operator_error(text: str, dataset: str) -> OperatorError | None:
-    sentences = _SEND_LOG_ERROR.findall(text)
+    sentences = _SENTENCE.findall(text)
     if sentences:
-        return SendLogError(sentences[-1])
+        error, sentence = sentences[-1]
+        return _SENTENCES[error](sentence)
     fault = next(_SYSTEM_ERROR.finditer(text), None)
     if fault is None:
         return None

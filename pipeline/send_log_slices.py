@@ -108,8 +108,10 @@ def _slices_of_lines(path: str, start: int, size: int) -> Iterator[SendLogSlice]
             file.seek(min(start + _SLICE_BYTES, end))
             if file.tell() < end:
                 file.readline()
-            yield SendLogSlice(path, start, file.tell())
-            start = file.tell()
+            # The file may grow meanwhile, and a last line that was whole may not be so any more.
+            stop = min(file.tell(), end)
+            yield SendLogSlice(path, start, stop)
+            start = stop
 
 
 def _end_of_last_line(file: BinaryIO, start: int, size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from schemas.records import MnsMessage
 from transforms.archive import (
     ArchiveError,
     ArchiveFile,
+    ArchiveFileError,
     list_archive,
     read_archive,
     require_writable_archive,
@@ -83,6 +85,34 @@ def test_what_a_crash_left_behind_is_not_listed(tmp_path: Path) -> None:
     (path.parent / "notes.txt").write_text("")
     (tmp_path / ".probe.tmp").write_text("")
     assert [file.path for file in list_archive(str(tmp_path))] == [str(path)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: whole[:-50], id="cut short"),
+        pytest.param(lambda whole: whole[:-999] + bytes(9) + whole[-990:], id="overwritten"),
+        pytest.param(lambda whole: whole[:0], id="empty"),
+        pytest.param(lambda whole: b"x" * len(whole), id="no Avro at all"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = write_archive_file(str(tmp_path), _messages(3000), _NOW)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ArchiveFileError, match=f"^The archive file {path} is damaged "):
+        list(read_archive(str(path)))
+
+
+def test_a_file_that_does_not_hold_what_its_name_says_is_named(tmp_path: Path) -> None:
+    path = write_archive_file(str(tmp_path), _messages(2), _NOW)
+    other = path.rename(path.with_name(path.name.replace("-2-", "-3-")))
+    with pytest.raises(ArchiveFileError, match=r"its name promises 3 messages, it holds 2\)"):
+        list(read_archive(str(other)))
+
+
+def test_a_file_that_is_gone_is_no_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(read_archive(str(tmp_path / "gone.avro")))
 
 
 def test_an_archive_that_is_not_there_has_no_files(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ class ArchiveError(Exception):
     """Raised when the archive cannot be written; a sentence with cause and fix."""
 
 
+class ArchiveFileError(Exception):
+    """Raised when a file of the archive cannot be used; a sentence with cause and fix."""
+
+
 class ArchiveFile(NamedTuple):
     """One file of the archive, as its name tells it."""
 
@@ -195,15 +199,32 @@ def list_archive(archive: str, *, landed_from: date | None = None) -> list[Archi
 def read_archive(path: str) -> Iterator[pa.RecordBatch]:
     """Read a file in batches of at most 50,000 messages, in the Arrow schema of ``mns_message``.
 
-    datafusion reads it at a fifth of fastavro's cost; a file that it cannot read is left to fastavro,
-    which says what is wrong with it.
+    Raises:
+        ArchiveFileError: The file is damaged: it cannot be read, or does not hold as many messages as
+            its name says.
     """
+    messages = 0
+    try:
+        for batch in _read(path):
+            messages += batch.num_rows
+            yield batch
+    except OSError:  # says itself what is wrong
+        raise
+    except Exception as error:  # whatever a decoder raises on bytes that are no Avro
+        raise _damaged(path, type(error).__name__) from error
+    parts = _FILE_NAME.fullmatch(Path(path).name)
+    if parts is not None and messages != int(parts["messages"]):
+        raise _damaged(path, f"its name promises {parts['messages']} messages, it holds {messages}")
+
+
+def _read(path: str) -> Iterator[pa.RecordBatch]:
+    """Read a file with datafusion, at a fifth of fastavro's cost; what it cannot read, with fastavro."""
     try:
         frame = _session().read_avro(path, file_extension=Path(path).suffix)
         batches = [batch.to_pyarrow() for batch in frame.execute_stream()]
     except Exception:  # noqa: BLE001 - datafusion raises Exception itself
-        batches = None
-    if batches is None:
+        batches = []
+    if not batches:
         yield from _read_with_fastavro(path)
         return
     table = pa.Table.from_batches(batches).select(contract("mns_message").arrow.names)
@@ -274,6 +295,13 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _damaged(path: str, reason: str) -> ArchiveFileError:
+    return ArchiveFileError(
+        f"The archive file {path} is damaged ({reason}): restore it from a copy, or move it out of the "
+        "archive to go on without its messages."
+    )
 
 
 def _unwritable(archive: str, error: OSError) -> ArchiveError:

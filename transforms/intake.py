@@ -14,7 +14,6 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.pvalue import PCollection, TaggedOutput
 from typing_extensions import override
 
@@ -35,6 +34,7 @@ from transforms.tables import (
     Table,
     Written,
     distinct_days,
+    read_rows,
 )
 
 # The sender's clock may be ahead of Alibaba's: a send then seems to be asked for after it was sent.
@@ -289,9 +289,7 @@ class _LoadPastFn(beam.DoFn):
         columns, key = _PAST_COLUMNS[table]
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
             for path in self._scope.past.files(table, day):
-                writer.add(
-                    table, pq.read_table(path, columns=list(columns), partitioning=None), key
-                )
+                writer.add(table, read_rows(path, columns), key)
             yield from writer.slices()
 
 
@@ -318,5 +316,5 @@ class _LoadCarriedFn(beam.DoFn):
     def process(self, file: tuple[str, str]) -> Iterator[tuple[int, Slice]]:
         table, path = file
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
-            writer.add(table, pq.read_table(path, partitioning=None), "biz_id")
+            writer.add(table, read_rows(path), "biz_id")
             yield from writer.slices()

@@ -6,6 +6,7 @@ graph like records, so only those of bundles that counted arrive, exactly once.
 
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,13 +77,14 @@ def _keyed(note: Note) -> tuple[int, Note]:
 def _write_notes(element: tuple[int, Iterable[Note]], staging: str) -> Iterator[str]:
     _, notes = element
     path = os.path.join(staging, FILE_NAME)
-    # A second attempt of this bundle writes the same notes: the last rename wins, whole.
-    with open(f"{path}.tmp", "wb") as file:
+    # A second attempt of this bundle writes the same notes, to a file of its own: the last rename wins.
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    with open(temporary, "wb") as file:
         for note in notes:
             file.write(note + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(f"{path}.tmp", path)
+    os.replace(temporary, path)
     yield path
 
 

@@ -7,6 +7,7 @@ staging directory and become part of the dataset only when the catalog says so.
 import os
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -69,6 +70,48 @@ _RANGE_COLUMNS: Final = frozenset(
 _ROWS_PER_GROUP: Final = 100_000
 
 
+class TableFileError(Exception):
+    """Raised when a file of a table is damaged; a sentence with cause and fix."""
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Name the file that turns out to be damaged while it is read.
+
+    Raises:
+        TableFileError: it is.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file is not there, or the disk is broken: the system says so itself
+        raise TableFileError(
+            f"The file {path} of the dataset is damaged ({type(error).__name__}): restore it from a copy, "
+            "or recompute its day with sms-receipts backfill."
+        ) from error
+
+
+def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file of a table, or some of its columns.
+
+    Raises:
+        TableFileError: the file is damaged.
+    """
+    with reading(path):
+        return pq.read_table(path, columns=columns and list(columns), partitioning=None)
+
+
+def read_metadata(path: str) -> pq.FileMetaData:
+    """Read the row counts and statistics of a file of a table.
+
+    Raises:
+        TableFileError: the file is damaged.
+    """
+    with reading(path):
+        return pq.read_metadata(path)
+
+
 class Written(NamedTuple):
     """What is written of a table's day: every file in its directory, but for those that are leaving.
 
@@ -88,7 +131,8 @@ class Written(NamedTuple):
             names = sorted(os.listdir(os.path.join(self.dataset, partition)))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        paths = (os.path.join(partition, name) for name in names)
+        # A network file system keeps what was deleted under a reader, under a name of its own.
+        paths = (os.path.join(partition, name) for name in names if name.endswith(".parquet"))
         return [os.path.join(self.dataset, path) for path in paths if path not in self.leaving]
 
 
@@ -155,7 +199,7 @@ def _row_groups(paths: Sequence[str]) -> Iterator[pa.Table]:
     """Read files as row groups of a good size, whatever size theirs are."""
     gathered: list[pa.Table] = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with reading(path), pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 gathered.append(file.read_row_group(group))
                 if sum(rows.num_rows for rows in gathered) >= _ROWS_PER_GROUP:

@@ -14,6 +14,7 @@ DYBASEAPI_ENDPOINT: Final = "https://dybaseapi.aliyuncs.com"
 BATCH_MESSAGES: Final = 16
 _LONGEST_POLL_SECS: Final = 30  # waitseconds is 0-30 (doc 35136)
 _LONGEST_VISIBILITY_SECS: Final = 43_200  # doc 35142
+_ENDPOINT: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?/?")
 _QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,119}")
 
 
@@ -73,8 +74,11 @@ class MnsSettings:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"--mns_{name} must be at least 1")
-        if self.max_bundle_secs <= 0:
-            raise ValueError("--mns_max_bundle_secs must be more than 0")
+        for name in ("max_bundle_secs", "renewal_margin_secs", "max_hold_secs"):
+            if not 0 < getattr(self, name) <= _LONGEST_VISIBILITY_SECS:
+                raise ValueError(
+                    f"--mns_{name} must be more than 0 and at most {_LONGEST_VISIBILITY_SECS} (12 hours)"
+                )
         self._require_lease_times()
 
     def _require_queues(self) -> None:
@@ -134,8 +138,15 @@ class Until:
 
 
 def _require_endpoint(flag: str, endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+    if not _ENDPOINT.fullmatch(endpoint) or not _has_port_in_range(endpoint):
+        # Not repeated: whoever puts a password into it does not want to read it in a log.
         raise ValueError(
             f"{flag} must be http(s)://host[:port] without a path, e.g. {SMS_MNS_ENDPOINT}"
         )
+
+
+def _has_port_in_range(endpoint: str) -> bool:
+    try:
+        return urlsplit(endpoint).port != 0
+    except ValueError:
+        return False

@@ -57,7 +57,9 @@ def receive_target(queue_name: str, messages: int, wait_secs: int) -> str:
     return f"{messages_target(queue_name)}?numOfMessages={messages}&waitseconds={wait_secs}"
 
 
-def change_visibility_target(queue_name: str, receipt_handle: str, visibility_timeout_secs: int) -> str:
+def change_visibility_target(
+    queue_name: str, receipt_handle: str, visibility_timeout_secs: int
+) -> str:
     """Return the request target that hides a message for 1-43200 s from now."""
     return (
         f"{messages_target(queue_name)}?receiptHandle={quote(receipt_handle, safe='')}"

@@ -68,6 +68,7 @@ class SmallJob:
             send_log=str(self.send_log),
             beam_args=beam_args,
         )
+        self.said: list[str] = []
         root.mkdir(exist_ok=True)
         self.send_log.touch()
 
@@ -104,7 +105,7 @@ class SmallJob:
         """Recompute days."""
         days = range(day_number(first), day_number(last) + 1)
         with Catalog(str(self.dataset), lambda: as_of) as catalog:
-            return backfill(catalog, self.settings, days, as_of, lambda _: None)
+            return backfill(catalog, self.settings, days, as_of, self.said.append)
 
     def tables(self) -> Tables:
         """What the dataset holds."""

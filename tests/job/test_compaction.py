@@ -12,6 +12,7 @@ import pytest
 from pipeline.catalog import Catalog, Commit
 from pipeline.compaction import compact
 from pipeline.errors import OutputError
+from pipeline.ledger import LedgerError
 from transforms import tables
 from transforms.tables import write_table
 
@@ -74,6 +75,30 @@ def test_days_and_sizes_are_not_mixed(catalog: Catalog) -> None:
 
     files = {(file.dt, file.rows) for file in catalog.files("inbound_sms")}
     assert files == {("2026-10-31", 3), ("2026-11-01", 48), ("2026-11-01", 300)}
+
+
+def test_a_damaged_file_is_named_and_nothing_is_merged(catalog: Catalog) -> None:
+    for number in range(16):
+        commit_rows(catalog, f"epoch{number}", 1)
+    damaged = Path(catalog.absolute(catalog.files("inbound_sms")[3].path))
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+
+    with pytest.raises(OutputError, match=f"^The file {damaged} of the dataset is damaged "):
+        compact(catalog, NOON)
+
+    assert len(catalog.files("inbound_sms")) == 16
+
+
+def test_a_file_that_lost_rows_is_not_merged(catalog: Catalog) -> None:
+    for number in range(16):
+        commit_rows(catalog, f"epoch{number}", 2)
+    path = catalog.absolute(catalog.files("inbound_sms")[3].path)
+    pq.write_table(pq.read_table(path, partitioning=None).slice(1), path)
+
+    with pytest.raises(LedgerError, match="hold 31 rows, but the catalog counts 32"):
+        compact(catalog, NOON)
+
+    assert len(catalog.files("inbound_sms")) == 16
 
 
 def test_a_file_that_is_gone_is_told_in_a_sentence(catalog: Catalog) -> None:

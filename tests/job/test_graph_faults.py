@@ -7,7 +7,9 @@ import pytest
 
 from pipeline.errors import OutputError, SendLogError
 from pipeline.graph_faults import operators_sentences
+from transforms.archive import ArchiveFileError
 from transforms.send_log_checks import SendLogFileError
+from transforms.tables import TableFileError
 
 # As Beam hands it on from another process.
 _REMOTE = """Traceback (most recent call last):
@@ -56,6 +58,18 @@ def test_a_damaged_send_log_is_told_in_its_own_words() -> None:
         raise RuntimeError(_REMOTE.format(error=error))
 
 
+@pytest.mark.parametrize("error", [ArchiveFileError, TableFileError])
+def test_a_damaged_file_is_told_in_its_own_words(error: type[Exception]) -> None:
+    sentence = "The file x is damaged: restore it."
+    remote = _REMOTE.format(error=f"{error.__module__}.{error.__name__}: {sentence}")
+    for failure in (error(sentence), RuntimeError(remote)):
+        with (
+            pytest.raises(OutputError, match=r"^The file x is damaged: restore it\.$"),
+            operators_sentences("/d"),
+        ):
+            raise failure
+
+
 def test_a_bug_stays_what_it_is() -> None:
     bug = ValueError("off by one")
     with pytest.raises(ValueError, match="off by one") as raised, operators_sentences("/d"):
@@ -69,6 +83,8 @@ def test_only_bugs_are_logged_with_their_traceback(caplog: pytest.LogCaptureFixt
     with operators_sentences("/d"):
         logger.error("OSError: [Errno 28] No space left on device [while running 'X']")
         logger.error("KeyError: 'x' [while running 'X']")
+        damaged = ArchiveFileError("The file x is damaged")
+        logger.error("%s [while running 'X']", damaged, exc_info=damaged)
     logger.error("OSError: [Errno 28] afterwards")
 
     assert [record.message[:8] for record in caplog.records] == ["KeyError", "OSError:"]

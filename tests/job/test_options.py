@@ -137,7 +137,10 @@ def test_a_moment_has_an_offset(text: str) -> None:
         ((*RUN, "--mns_wait_secs=many"), "--mns_wait_secs: invalid int value: 'many'"),
         ((*RUN, "--mns_fetchers=0"), "--mns_fetchers must be at least 1"),
         ((*RUN, "--mns_max_bundle_secs=0"), "--mns_max_bundle_secs must be more than 0"),
-        ((*RUN, "--mns_visibility_timeout_secs=43201"), "--mns_visibility_timeout_secs must be 1-43200"),
+        (
+            (*RUN, "--mns_visibility_timeout_secs=43201"),
+            "--mns_visibility_timeout_secs must be 1-43200",
+        ),
         ((*RUN, "--mns_renewal_margin_secs=50"), "--mns_renewal_margin_secs must be"),
         ((*RUN, "--mns_max_hold_secs=1"), "--mns_max_hold_secs must be at least"),
         ((*RUN, "--epoch_secs=0"), "--epoch_secs must be a number more than 0"),

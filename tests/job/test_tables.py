@@ -11,7 +11,15 @@ import pytest
 from schemas.contracts import contract
 from transforms import tables
 from transforms.moments import day_name, day_number
-from transforms.tables import WrittenFile, distinct_days, write_table
+from transforms.tables import (
+    TableFileError,
+    Written,
+    WrittenFile,
+    distinct_days,
+    read_metadata,
+    read_rows,
+    write_table,
+)
 
 # The last moment of 1 November in Beijing, and the first of the 2nd.
 LAST_MOMENT = datetime(2026, 11, 1, 15, 59, 59, 999_000, tzinfo=timezone.utc)
@@ -26,6 +34,26 @@ def sends(*requested_at: datetime) -> pa.Table:
         for number, moment in enumerate(requested_at)
     ]
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (file,) = write_table(tables.OPEN_SENDS, sends(MIDNIGHT), str(tmp_path))
+    path = tmp_path / file.path
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], whole[:4] + bytes(len(whole) - 12) + whole[-8:]):
+        path.write_bytes(damaged)
+        for read in (read_rows, read_metadata):
+            with pytest.raises(
+                TableFileError, match=f"^The file {path} of the dataset is damaged "
+            ):
+                read(str(path))
+
+
+def test_only_parquet_files_count_as_written(tmp_path: Path) -> None:
+    (file,) = write_table(tables.OPEN_SENDS, sends(MIDNIGHT), str(tmp_path))
+    (tmp_path / file.path).with_name(".nfs0000000000000001").write_bytes(b"deleted under a reader")
+    written = Written(str(tmp_path), frozenset())
+    assert written.files("open_sends", day_number(file.dt)) == [str(tmp_path / file.path)]
 
 
 def test_rows_are_parted_at_midnight_in_beijing(tmp_path: Path) -> None:
