@@ -49,7 +49,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Questions are SQL files: `--sql list` names them, --sql_dir adds or replaces some.",
     )
     add = parser.add_argument
-    add("--dataset", type=Path, required=True, metavar="DIR", help="what `sms-receipts run` writes")
+    add(
+        "--dataset",
+        type=Path,
+        # Where `sms-receipts run` writes unless it is told otherwise.
+        default=Path(".sms-receipts/dataset"),
+        metavar="DIR",
+        help="root of the tables (default %(default)s)",
+    )
     add("--from", dest="first_day", type=_day, metavar="YYYY-MM-DD", help="first day asked about")
     add("--to", dest="last_day", type=_day, metavar="YYYY-MM-DD", help="last day asked about")
     one_question = parser.add_mutually_exclusive_group()

@@ -47,7 +47,7 @@ def backfill(
     _require_archive(settings, {file.path for file in listed}, known_days, days)
     files = archive_files_of(listed, known_days, days)
     send_log = send_log_slices(settings.send_log, {}) if settings.send_log else []
-    _require_send_log(settings, {part.path for part in send_log}, catalog.send_log_consumed(), say)
+    _require_send_log({part.path for part in send_log}, catalog.send_log_consumed(), say)
     say(
         f"backfill: {day_name(days[0])} to {day_name(days[-1])} from {len(files):,} archive files "
         f"and {len(send_log):,} slices of the send log"
@@ -110,14 +110,13 @@ def _require_archive(
     )
     if gone:
         raise OutputError(
-            f"The archive {settings.archive} lacks {len(gone)} files that these days were made from, {gone[0]} "
-            "first: correct --archive, restore them, or leave these days as they are; nothing was changed."
+            f"The archive {settings.archive} lacks {len(gone)} files that these days were made from, "
+            f"{gone[0]} first: correct --archive, restore them, or leave these days as they are; nothing was "
+            "changed."
         )
 
 
-def _require_send_log(
-    settings: JobSettings, given: Set[str], known: Collection[str], say: Callable[[str], None]
-) -> None:
+def _require_send_log(given: Set[str], known: Collection[str], say: Callable[[str], None]) -> None:
     """Refuse to replace rows without the send log that they were joined with."""
     gone = sorted(path for path in known if path not in given)
     if known and len(gone) == len(known):

@@ -232,9 +232,13 @@ class Catalog:
         return found is not None
 
     def _delete_removed_files(self) -> None:
-        """Delete what left the dataset, one epoch late: a reader may still be at it."""
+        """Delete what left the dataset, one epoch late: a reader may still be at it.
+
+        A compaction follows its epoch at once, so it does not count as one.
+        """
         removed = self._database.execute(
-            "SELECT path FROM data_files WHERE removed_by < (SELECT max(epoch) FROM epochs)"
+            "SELECT path FROM data_files WHERE removed_by <"
+            " (SELECT max(epoch) FROM epochs WHERE kind <> 'compact')"
         ).fetchall()
         for (path,) in removed:
             Path(self.dataset, path).unlink(missing_ok=True)

@@ -157,7 +157,7 @@ class QueueTokens:
             return slot.token  # another thread was faster
         now = self._clock()
         usable = stale is not None and not slot.rejected and now < stale.expires_at
-        if slot.fault is not None and slot.retry_at is not None and now < slot.retry_at:
+        if slot.fault is not None and slot.retry_at is not None and _is_soon(slot.retry_at, now):
             if usable and stale is not None:
                 return stale
             raise type(slot.fault)(str(slot.fault))
@@ -173,6 +173,11 @@ class QueueTokens:
         slot.token, slot.rejected = read_token(answer, self._clock()), False
         slot.failures, slot.retry_at, slot.fault = 0, None, None
         return slot.token
+
+
+def _is_soon(retry_at: datetime, now: datetime) -> bool:
+    """Whether a pause is on; one that seems to take longer than any was begun before the clock was set."""
+    return timedelta() < retry_at - now <= timedelta(seconds=_LONGEST_PAUSE_SECS)
 
 
 class TokenService:

@@ -170,11 +170,16 @@ class Inbox:
         with self._changed:
             numbers = self._marks.pop(mark, [])
         deletions = []
+        # What is not renewed any more is not ours any longer than this: no use in trying, and an outage
+        # would otherwise keep a bundle of many deletes waiting for hours.
+        deadline_secs = monotonic() + self._settings.visibility_timeout_secs
         with self._renewing:
             for queue_name, handles in self._take_handles(numbers, "unacknowledged").items():
                 for first in range(0, len(handles), BATCH_MESSAGES):
                     chunk = handles[first : first + BATCH_MESSAGES]
-                    deletions.append(self._workers.submit(self._delete, queue_name, chunk))
+                    deletions.append(
+                        self._workers.submit(self._delete, queue_name, chunk, deadline_secs)
+                    )
         for deletion in deletions:
             deletion.result()
 
@@ -417,10 +422,12 @@ class Inbox:
                         self._tally.add(**{lost_count: lost})
         return handles
 
-    def _delete(self, queue_name: str, handles: list[str]) -> None:
+    def _delete(self, queue_name: str, handles: list[str], deadline_secs: float) -> None:
         """Delete a chunk, as often as it takes; give up on what stays."""
         unsure = False
         for attempt in range(1, _DELETE_TRIES + 1):
+            if monotonic() >= deadline_secs:
+                break
             try:
                 errors = self._client.delete(queue_name, handles)
             except UnreachableError:
@@ -446,17 +453,21 @@ class Inbox:
 
     def _release(self, numbers: Iterable[int]) -> None:
         """Give messages back to their queue; what cannot be, comes back by its timeout."""
+        deadline_secs = monotonic() + self._settings.visibility_timeout_secs
         with self._renewing:
             given_back = [
-                self._workers.submit(self._release_one, queue_name, handle)
+                self._workers.submit(self._release_one, queue_name, handle, deadline_secs)
                 for queue_name, handles in self._take_handles(numbers, "released").items()
                 for handle in handles
             ]
         for release in given_back:
             release.result()
 
-    def _release_one(self, queue_name: str, handle: str) -> None:
+    def _release_one(self, queue_name: str, handle: str, deadline_secs: float) -> None:
         self._tally.add(released=1)
+        if monotonic() >= deadline_secs:  # it has come back by itself, or will at once
+            self._tally.add(failed_releases=1)
+            return
         try:
             self._client.change_visibility(queue_name, handle, _RELEASE_SECS)
         except (TransientError, OperatorError):

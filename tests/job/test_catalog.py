@@ -165,6 +165,20 @@ def test_a_removed_file_is_deleted_one_epoch_late(tmp_path: Path) -> None:
         assert open_files(catalog) == [new]
 
 
+def test_a_compaction_does_not_cut_a_readers_time_short(tmp_path: Path) -> None:
+    with Catalog(str(tmp_path), at_noon) as catalog:
+        first = stage(catalog, "one", "a")
+        catalog.commit(commit_of(first), "one")
+        (old,) = open_files(catalog)
+        catalog.commit(commit_of(stage(catalog, "two", "b"), removed=first), "two")
+
+        catalog.commit(commit_of(stage(catalog, "three"))._replace(kind="compact"), "three")
+        assert old.is_file()
+
+        catalog.commit(commit_of(stage(catalog, "four")), "four")
+        assert not old.exists()
+
+
 def test_files_can_be_asked_for_by_day(tmp_path: Path) -> None:
     with Catalog(str(tmp_path), at_noon) as catalog:
         catalog.commit(commit_of(stage(catalog, "one", "a")), "one")

@@ -396,7 +396,9 @@ def test_a_damaged_archive_file_is_not_committed(job: SmallJob) -> None:
     parts = path.name.split("-")
     path.rename(path.with_name("-".join([parts[0], parts[1], "3", parts[3]])))
 
-    with pytest.raises(OutputError, match=r"^The archive file .* promises 3 messages, it holds 2\)"):
+    with pytest.raises(
+        OutputError, match=r"^The archive file .* promises 3 messages, it holds 2\)"
+    ):
         job.epoch(SOON)
 
     path.with_name("-".join([parts[0], parts[1], "3", parts[3]])).rename(path)

@@ -95,6 +95,15 @@ def test_a_service_that_returns_is_used_within_five_seconds() -> None:
     assert service.token_after(3).startswith("token-")
 
 
+def test_a_clock_that_is_set_back_does_not_prolong_a_pause() -> None:
+    service = _Service()
+    service.is_down = True
+    with pytest.raises(TransientError):
+        service.token_after(0)
+    service.is_down = False
+    assert service.token_after(-3600) == "token-2"
+
+
 def test_a_day_of_ten_minute_tokens_never_fails() -> None:
     service = _Service()
     for _ in range(24 * 60):

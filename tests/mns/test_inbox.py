@@ -30,7 +30,7 @@ def _now() -> datetime:
 class _Reading(ExitStack):
     """A queue, an inbox that reads it, and the inbox's counts."""
 
-    def __init__(self, until: Until) -> None:
+    def __init__(self, until: Until, visibility_timeout_secs: int) -> None:
         super().__init__()
         self.queue = FakeMns()
         settings = MnsSettings(
@@ -40,9 +40,9 @@ class _Reading(ExitStack):
             fetchers=1,
             wait_secs=0,
             drain_wait_secs=0,
-            max_bundle_secs=0.5,
-            visibility_timeout_secs=60,
-            renewal_margin_secs=1,
+            max_bundle_secs=0.3,
+            visibility_timeout_secs=visibility_timeout_secs,
+            renewal_margin_secs=min(1, visibility_timeout_secs / 2),
         )
         self.callback(self.queue.close)
         connection = MnsConnection(settings, _now)
@@ -74,7 +74,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _Reading]]:
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
     with ExitStack() as stack:
-        yield lambda until=_FOR_EVER: stack.enter_context(_Reading(until))
+        yield lambda until=_FOR_EVER, visibility_timeout_secs=60: stack.enter_context(
+            _Reading(until, visibility_timeout_secs)
+        )
 
 
 _Read = Callable[..., _Reading]
@@ -204,6 +206,20 @@ def test_a_delete_whose_answer_was_lost_is_neither_success_nor_failure(read: _Re
     reading.take()
     reading.inbox.acknowledge(reading.inbox.cut_mark())
     assert (reading.count("acknowledged"), reading.count("unconfirmed")) == (0, 1)
+
+
+def test_a_delete_is_not_tried_for_longer_than_its_lease_can_last(read: _Read) -> None:
+    reading = read(visibility_timeout_secs=1)
+    reading.queue.receives += [messages(*range(16)), messages(16)]
+    reading.queue.deletes += [error(500, "InternalError")] * 100
+    reading.inbox.start()
+    for _ in range(2):
+        reading.take()
+    began = time.monotonic()
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    # Five tries take 3.1 s at least, by the fixed half of their pauses.
+    assert time.monotonic() - began < 3
+    assert reading.count("unacknowledged") == 17
 
 
 def test_a_fault_is_waited_out_once_the_queue_has_answered(read: _Read) -> None:
