@@ -44,8 +44,10 @@ def backfill(
         for path, of_file in catalog.archive_days().items()
     }
     listed = list_archive(settings.archive)
-    _require_archive(settings, {file.path for file in listed}, known_days, days)
-    files = archive_files_of(listed, known_days, days)
+    # Reports of these days' sends may be later, and clocks that disagree move a report a day back.
+    reported = range(days.start - 1, days.stop + settings.days_apart)
+    _require_archive(settings, {file.path for file in listed}, known_days, reported)
+    files = archive_files_of(listed, known_days, reported)
     send_log = send_log_slices(settings.send_log, {}) if settings.send_log else []
     _require_send_log({part.path for part in send_log}, catalog.send_log_consumed(), say)
     say(
@@ -75,38 +77,31 @@ def backfill(
 def archive_files_of(
     files: list[ArchiveFile], known_days: dict[str, list[int]], days: range
 ) -> list[ArchiveFile]:
-    """Choose the archive files that may hold records of ``days``.
+    """Choose the archive files that may hold records of these days.
 
     Of a file that an epoch has read, it is known which days its records belong to. Any other file may
     matter if one of its messages was enqueued on the first day or later: no report precedes its send.
     """
-    wanted = _with_neighbours(days)
-    first_ms = wanted.start * DAY_MS - DAY_MS
+    first_ms = (days.start - 1) * DAY_MS
     return [
         file
         for file in files
         if (
-            any(day in wanted for day in known_days[file.path])
+            any(day in days for day in known_days[file.path])
             if file.path in known_days
             else to_ms(file.last_enqueued_at) >= first_ms
         )
     ]
 
 
-def _with_neighbours(days: range) -> range:
-    """The days to read: a send and its report may stand on both sides of midnight."""
-    return range(days.start - 1, days.stop + 1)
-
-
 def _require_archive(
     settings: JobSettings, listed: Set[str], known_days: Mapping[str, Sequence[int]], days: range
 ) -> None:
     """Refuse to replace rows whose messages are not there to make them from."""
-    wanted = _with_neighbours(days)
     gone = sorted(
         path
         for path, of_file in known_days.items()
-        if path not in listed and any(day in wanted for day in of_file)
+        if path not in listed and any(day in days for day in of_file)
     )
     if gone:
         raise OutputError(

@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from pipeline.errors import AlreadyRunningError, OutputError
 from transforms.moments import to_ms
+from transforms.send_log import Consumed
 from transforms.tables import Written, WrittenFile
 
 STAGING: Final = "_staging"
@@ -52,7 +53,8 @@ CREATE TABLE IF NOT EXISTS archive_files (
 );
 CREATE TABLE IF NOT EXISTS send_log_files (
     path TEXT PRIMARY KEY,
-    consumed INTEGER NOT NULL         -- bytes that are in the dataset
+    consumed INTEGER NOT NULL,        -- bytes that are in the dataset
+    tail TEXT NOT NULL                -- digest of the last of them
 );
 """
 
@@ -74,7 +76,7 @@ class Commit(NamedTuple):
     added: Sequence[WrittenFile]
     removed: Collection[str]
     archive_files: Mapping[str, Sequence[int]]
-    send_log: Mapping[str, int]
+    send_log: Mapping[str, Consumed]
 
 
 class Catalog:
@@ -166,9 +168,10 @@ class Catalog:
         rows = self._database.execute("SELECT path, days FROM archive_files")
         return {path: json.loads(days) for path, days in rows}
 
-    def send_log_consumed(self) -> dict[str, int]:
-        """How much of each send log file is in the dataset, in bytes."""
-        return dict(self._database.execute("SELECT path, consumed FROM send_log_files"))
+    def send_log_consumed(self) -> dict[str, Consumed]:
+        """How much of each send log file is in the dataset."""
+        rows = self._database.execute("SELECT path, consumed, tail FROM send_log_files")
+        return {path: Consumed(end, tail) for path, end, tail in rows}
 
     def commit(self, commit: Commit, attempt: str) -> int:
         """Make an attempt's files part of the dataset, and remember what is in them.
@@ -205,7 +208,8 @@ class Catalog:
                 [(path, epoch, json.dumps(days)) for path, days in commit.archive_files.items()],
             )
             transaction.executemany(
-                "INSERT OR REPLACE INTO send_log_files VALUES (?, ?)", commit.send_log.items()
+                "INSERT OR REPLACE INTO send_log_files VALUES (?, ?, ?)",
+                [(path, *consumed) for path, consumed in commit.send_log.items()],
             )
         self._finish_commits(attempt)
         return int(epoch)

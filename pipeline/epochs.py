@@ -23,7 +23,7 @@ from pipeline.catalog import Catalog, Commit
 from pipeline.graph import BoundedInput, bounded_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
-from pipeline.send_log_slices import send_log_slices
+from pipeline.send_log_slices import consumed_up_to, send_log_slices
 from transforms import tables
 from transforms.archive import ArchiveFile, list_archive
 from transforms.intake import Scope
@@ -63,6 +63,11 @@ class JobSettings:
     patience: timedelta
     send_log: str | None
     beam_args: Sequence[str]
+
+    @property
+    def days_apart(self) -> int:
+        """How many Beijing days may lie between a send and its report."""
+        return 1 + math.ceil(self.patience / timedelta(days=1))
 
     def deadlines(self, as_of: datetime) -> Patience:
         """The deadlines of a run at ``as_of``."""
@@ -173,7 +178,7 @@ def run_epoch(
             os.path.relpath(path, settings.archive): days
             for path, days in manifest.archive_days.items()
         },
-        send_log={part.path: part.end for part in sorted(new.send_log)},
+        send_log={part.path: consumed_up_to(part.path, part.end) for part in sorted(new.send_log)},
     )
     catalog.commit(commit, attempt)
     return manifest.counts
@@ -190,7 +195,7 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
     spill = os.path.join(staging, "spill")
     with operators_sentences(settings.dataset):
         bucket_count = _bucket_count(given)
-    scope = Scope(spill, bucket_count, given.as_of, given.past, given.days)
+    scope = Scope(spill, bucket_count, given.as_of, given.past, given.days, settings.days_apart)
     settling = Settling(staging, settings.deadlines(given.as_of))
     graph_input = BoundedInput(
         units=list(_units(given.new.archive_files)),

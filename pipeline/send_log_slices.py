@@ -4,6 +4,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import BinaryIO, Final
 
 from pipeline.errors import SendLogError
@@ -11,6 +12,7 @@ from transforms.send_log import (
     AVRO,
     JSONL,
     PARQUET,
+    Consumed,
     SendLogSlice,
     require_send_log_file,
 )
@@ -19,9 +21,12 @@ from transforms.send_log_checks import SendLogFileError
 # Large enough that a slice is worth a worker's while, small enough that workers share a big file.
 _SLICE_BYTES: Final = 32 * 1024 * 1024
 _TAIL_BYTES: Final = 64 * 1024
+# A rotated file under the old name may be as long as the old one; its last lines are not the same.
+_KNOWN_BYTES: Final = 4096
+_NOTHING: Final = Consumed(0, "")
 
 
-def send_log_slices(pattern: str, consumed: Mapping[str, int]) -> list[SendLogSlice]:
+def send_log_slices(pattern: str, consumed: Mapping[str, Consumed]) -> list[SendLogSlice]:
     """Cut what is new in the send log into slices, in the order of the files' names.
 
     JSON lines are followed as they grow, up to their last newline: a line that is still being written waits
@@ -30,7 +35,7 @@ def send_log_slices(pattern: str, consumed: Mapping[str, int]) -> list[SendLogSl
 
     Args:
         pattern: a directory, a file, or a glob (``**`` crosses directories).
-        consumed: by absolute path, how many bytes were read before: the greatest ``end`` of its slices.
+        consumed: by absolute path, what was read before (see :func:`consumed_up_to`).
 
     Raises:
         SendLogError: nothing matches, or a file is unreadable, of an unknown kind, or not what it was. An
@@ -38,11 +43,12 @@ def send_log_slices(pattern: str, consumed: Mapping[str, int]) -> list[SendLogSl
     """
     slices: list[SendLogSlice] = []
     for path in _matching_files(pattern):
-        start = consumed.get(path, 0)
+        known = consumed.get(path, _NOTHING)
+        start = known.end
         try:
             size = os.path.getsize(path)
             if path.endswith(JSONL):
-                slices.extend(_slices_of_lines(path, start, size))
+                slices.extend(_slices_of_lines(path, known, size))
             elif start == 0 and size:
                 require_send_log_file(path)
                 slices.append(SendLogSlice(path, 0, size))
@@ -86,8 +92,17 @@ def _matching_files(pattern: str) -> list[str]:
     return files
 
 
-def _slices_of_lines(path: str, start: int, size: int) -> Iterator[SendLogSlice]:
-    """Cut what follows ``start`` at line ends, about every 32 MB."""
+def consumed_up_to(path: str, end: int) -> Consumed:
+    """Note that a file's first ``end`` bytes are read, so that the next call goes on from there."""
+    with open(path, "rb") as file:
+        file.seek(max(0, end - _KNOWN_BYTES))
+        tail = file.read(min(end, _KNOWN_BYTES))
+    return Consumed(end, sha256(tail).hexdigest())
+
+
+def _slices_of_lines(path: str, known: Consumed, size: int) -> Iterator[SendLogSlice]:
+    """Cut what follows the known part at line ends, about every 32 MB."""
+    start = known.end
     if size < start:
         raise SendLogError(
             f"The send log file {path} is shorter than what was read of it: a send log may only grow, so "
@@ -98,7 +113,7 @@ def _slices_of_lines(path: str, start: int, size: int) -> Iterator[SendLogSlice]
     with open(path, "rb") as file:
         if start:
             file.seek(start - 1)
-            if b"\n" not in file.read(2):
+            if b"\n" not in file.read(2) or consumed_up_to(path, start) != known:
                 raise SendLogError(
                     f"The send log file {path} is not the one that was read before: a send log may only "
                     "grow, so put it back and let a new file begin under a new name."

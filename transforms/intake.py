@@ -5,6 +5,7 @@ counts that must add up at the end, and which archive file holds records of whic
 """
 
 import gc
+import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from transforms.tables import (
 
 # The sender's clock may be ahead of Alibaba's: a send then seems to be asked for after it was sent.
 _CLOCK_SKEW_MS: Final = 5 * 60 * 1000
+
+_OPEN_FILES: Final = 65_536
 
 NOTES: Final[Literal["notes"]] = "notes"
 DAYS: Final[Literal["days"]] = "days"
@@ -85,9 +88,9 @@ class Scope:
         bucket_count: how many buckets keys are spread over.
         as_of: the moment of the run; nothing below looks at a clock.
         past: what is written already.
-        days: the Beijing days (numbers, see :mod:`transforms.moments`) to recompute; None for all. Records
-            of a day more on either side are read too, since a send and its report may fall on both
-            sides of midnight.
+        days: the Beijing days (numbers, see :mod:`transforms.moments`) to recompute; None for all.
+        margin: records of so many days more are read, too: sends before and reports after the days, since
+            the two may be that far apart; and of one day on the other side, for clocks that disagree.
     """
 
     spill: str
@@ -95,13 +98,22 @@ class Scope:
     as_of: datetime
     past: Written = NOTHING_WRITTEN
     days: range | None = None
+    margin: int = 1
 
-    def keep(self, rows: pa.Table, column: str, margin: int = 0) -> pa.Table:
-        """Keep the rows of the days to recompute, and of ``margin`` days on either side."""
+    def keep_sends(self, sends: pa.Table) -> pa.Table:
+        """Keep the sends of the days to recompute, and those whose reports may be among theirs."""
+        return self.keep(sends, "requested_at", before=self.margin, after=1)
+
+    def keep_reports(self, reports: pa.Table) -> pa.Table:
+        """Keep the reports of the days to recompute, and those of sends of these days."""
+        return self.keep(reports, "send_time", before=1, after=self.margin)
+
+    def keep(self, rows: pa.Table, column: str, before: int = 0, after: int = 0) -> pa.Table:
+        """Keep the rows of the days to recompute, and of some days around them."""
         if self.days is None or not rows.num_rows:
             return rows
         days = beijing_days(milliseconds(rows.column(column)))
-        inside = (days >= self.days.start - margin) & (days < self.days.stop + margin)
+        inside = (days >= self.days.start - before) & (days < self.days.stop + after)
         return rows if inside.all() else rows.filter(pa.array(inside))
 
 
@@ -125,6 +137,15 @@ class _FilesFn(beam.DoFn):
     def setup(self) -> None:
         # The default threshold of 700 makes row loops 20 to 45 % slower, and these make no cycles.
         gc.set_threshold(100_000, 20, 20)
+        _allow_open_files()
+
+
+def _allow_open_files() -> None:
+    """Raise the usual limit of 1,024: a unit of work keeps a file open for every bucket of a large run."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class DecodeArchive(beam.PTransform[PCollection[Sequence[str]], Intake]):
@@ -181,7 +202,7 @@ class _DecodeArchiveFn(_FilesFn):
                             distinct_days(failed, "enqueued_at"),
                         )
                     )
-                    reports = scope.keep(reports, "send_time", margin=1)
+                    reports = scope.keep_reports(reports)
                     inbound = scope.keep(inbound, "send_time")
                     failed = scope.keep(failed, "enqueued_at")
                     counts["other_days/reports"] += decoded.reports.num_rows - reports.num_rows
@@ -213,7 +234,7 @@ class _DecodeSendLogFn(_FilesFn):
             for decoded in read_send_log(part, scope.as_of):
                 counts.update(decoded.counts)
                 entries = pa.Table.from_batches([decoded.entries])
-                entries = scope.keep(entries, "requested_at", margin=1)
+                entries = scope.keep_sends(entries)
                 counts["other_days/sends"] += decoded.entries.num_rows - entries.num_rows
                 writer.add(Kind.SENDS, entries, "biz_id")
                 touched |= _past_of_sends(entries)

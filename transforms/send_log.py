@@ -44,6 +44,16 @@ class SendLogSlice(NamedTuple):
     end: int
 
 
+class Consumed(NamedTuple):
+    """What is in the dataset of a send log file: its first ``end`` bytes, and how these end.
+
+    ``tail`` is a digest of the last of them; it tells the file from another one under the same name.
+    """
+
+    end: int
+    tail: str
+
+
 class DecodedSends(NamedTuple):
     """Some records of a slice.
 

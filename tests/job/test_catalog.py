@@ -15,6 +15,7 @@ from pipeline.catalog import Catalog, Commit
 from pipeline.errors import AlreadyRunningError, OutputError
 from transforms import tables
 from transforms.moments import day_number
+from transforms.send_log import Consumed
 from transforms.tables import WrittenFile, write_table
 
 NOW = datetime(2026, 11, 2, tzinfo=timezone.utc)
@@ -55,7 +56,7 @@ def commit_of(
         added=files,
         removed=[file.path for file in removed],
         archive_files={name: [20758]},
-        send_log={"/log.jsonl": 100},
+        send_log={"/log.jsonl": Consumed(100, "digest")},
     )
 
 
@@ -73,7 +74,7 @@ def test_what_is_committed_is_there(tmp_path: Path) -> None:
         assert [(file.dt, file.rows) for file in catalog.files("open_sends")] == [(DAY, 2)]
         assert catalog.unconsumed(["a.avro", "b.avro"]) == ["b.avro"]
         assert catalog.archive_days() == {"a.avro": [20758]}
-        assert catalog.send_log_consumed() == {"/log.jsonl": 100}
+        assert catalog.send_log_consumed() == {"/log.jsonl": Consumed(100, "digest")}
         assert list((tmp_path / "_staging").iterdir()) == []
 
 
@@ -116,7 +117,7 @@ def test_a_crash_between_two_statements_of_a_commit_undoes_all_of_it(tmp_path: P
         assert catalog.unconsumed(["b.avro"]) == ["b.avro"]
 
 
-class _BreaksWhenRead(dict[str, int]):
+class _BreaksWhenRead(dict[str, Consumed]):
     def items(self) -> "_BreaksWhenRead":  # type: ignore[override]
         raise PowerFailureError
 

@@ -8,25 +8,29 @@ import pytest
 
 from pipeline import send_log_slices as module
 from pipeline.errors import SendLogError
-from pipeline.send_log_slices import send_log_slices
-from transforms.send_log import SendLogSlice
+from pipeline.send_log_slices import consumed_up_to, send_log_slices
+from transforms.send_log import Consumed, SendLogSlice
 
 TIME = pa.array([1_793_548_800_000], pa.timestamp("ms", tz="UTC"))
 PARQUET_ROWS = pa.table({"biz_id": ["1"], "phone_number": ["a"], "requested_at": TIME})
+
+
+def _read(file: Path, end: int) -> dict[str, Consumed]:
+    return {str(file): consumed_up_to(str(file), end)}
 
 
 def test_only_whole_lines_are_taken(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"{}\n{}\n{")
     assert send_log_slices(str(file), {}) == [SendLogSlice(str(file), 0, 6)]
-    assert send_log_slices(str(file), {str(file): 6}) == []
+    assert send_log_slices(str(file), _read(file, 6)) == []
 
 
 def test_what_was_read_is_not_read_again(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"{}\n{}\n")
-    assert send_log_slices(str(file), {str(file): 3}) == [SendLogSlice(str(file), 3, 6)]
-    assert send_log_slices(str(file), {str(file): 6}) == []
+    assert send_log_slices(str(file), _read(file, 3)) == [SendLogSlice(str(file), 3, 6)]
+    assert send_log_slices(str(file), _read(file, 6)) == []
 
 
 def test_a_last_line_without_newline_is_taken_once_it_is_a_whole_object(tmp_path: Path) -> None:
@@ -34,14 +38,14 @@ def test_a_last_line_without_newline_is_taken_once_it_is_a_whole_object(tmp_path
     file.write_bytes(b'{"a": 1}\n{"a": {"b": 2}}')
     assert send_log_slices(str(file), {}) == [SendLogSlice(str(file), 0, 24)]
     file.write_bytes(file.read_bytes() + b'\n{"a": 3}\n')
-    assert send_log_slices(str(file), {str(file): 24}) == [SendLogSlice(str(file), 24, 34)]
+    assert send_log_slices(str(file), _read(file, 24)) == [SendLogSlice(str(file), 24, 34)]
 
 
 def test_a_line_longer_than_the_search_step_is_found_whole(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"{}\n" + b"x" * 200_000)
     assert send_log_slices(str(file), {}) == [SendLogSlice(str(file), 0, 3)]
-    assert send_log_slices(str(file), {str(file): 3}) == []
+    assert send_log_slices(str(file), _read(file, 3)) == []
 
 
 @pytest.mark.parametrize("step", [1, 7, 12, 64])
@@ -82,9 +86,9 @@ def test_a_parquet_file_is_read_once_and_whole(tmp_path: Path) -> None:
     pq.write_table(PARQUET_ROWS, file)
     size = file.stat().st_size
     assert send_log_slices(str(file), {}) == [SendLogSlice(str(file), 0, size)]
-    assert send_log_slices(str(file), {str(file): size}) == []
+    assert send_log_slices(str(file), _read(file, size)) == []
     with pytest.raises(SendLogError, match="has changed since it was read"):
-        send_log_slices(str(file), {str(file): size - 1})
+        send_log_slices(str(file), _read(file, size - 1))
 
 
 def test_nothing_matched_is_said_with_the_fix(tmp_path: Path) -> None:
@@ -102,14 +106,23 @@ def test_a_log_that_shrank_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"{}\n")
     with pytest.raises(SendLogError, match="is shorter than what was read of it"):
-        send_log_slices(str(file), {str(file): 6})
+        send_log_slices(str(file), _read(file, 6))
 
 
 def test_a_log_that_was_replaced_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"biz_id": "1"}\n')
     with pytest.raises(SendLogError, match="is not the one that was read before"):
-        send_log_slices(str(file), {str(file): 6})
+        send_log_slices(str(file), _read(file, 6))
+
+
+def test_a_rotated_log_of_the_same_shape_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"biz_id": "1"}\n{"biz_id": "2"}\n')
+    known = _read(file, 32)
+    file.write_bytes(b'{"biz_id": "3"}\n{"biz_id": "4"}\n{"biz_id": "5"}\n')
+    with pytest.raises(SendLogError, match="is not the one that was read before"):
+        send_log_slices(str(file), known)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.avro"])
