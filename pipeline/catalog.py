@@ -217,7 +217,11 @@ class Catalog:
     def _finish_commits(self, attempt: str | None = None) -> None:
         """Move committed files to their place; forget attempts that were never committed."""
         staging = Path(self.dataset, STAGING)
-        attempts = [staging / attempt] if attempt else sorted(staging.iterdir())
+        attempts = (
+            [staging / attempt]
+            if attempt
+            else sorted(path for path in staging.iterdir() if path.is_dir())
+        )
         with _writing(self.dataset):
             for directory in attempts:
                 for staged in directory.rglob("*.parquet"):

@@ -1,6 +1,8 @@
 """The main job on one machine: land what is on the queues, then turn the archive into tables, in epochs."""
 
+import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +24,11 @@ _LEVELS: Final = frozenset(
     {"waiting_after", "open_after", "rows/waiting_reports", "rows/open_sends"}
 )
 _LEVELS_BEFORE: Final = frozenset({"waiting_before", "open_before"})
+# A queue to which messages keep coming is never empty: what has come by then is processed meanwhile.
+_DRAIN_SECS: Final = 300.0
+_STOPPING: Final = (
+    b"stopping: what was received is archived and processed, the rest is given back\n"
+)
 # An epoch of so many messages takes seconds, and a line says that it has begun.
 _WORTH_A_LINE: Final = 100_000
 
@@ -73,14 +80,17 @@ def run(
         Landing(options.mns, options.job.archive) as landing,
     ):
         job = _MainJob(options.job, catalog, landing, say)
-        job.look_back()
+        job.look_back(clock())
         say(f"queues: reading {', '.join(options.mns.queues)}")
-        until = Until(max_secs=options.epoch_secs) if options.follow else Until(empty=True)
+        round_secs = options.epoch_secs if options.follow else _DRAIN_SECS
+        until = Until(empty=not options.follow, max_secs=round_secs)
         while True:
+            began = clock()
             # Who follows sees an epoch every few seconds; a long drain tells how far it is.
             job.land(until, tells=not options.follow)
+            is_drained = clock() - began < timedelta(seconds=round_secs)
             job.process(clock())
-            if is_stop_requested() or not options.follow:
+            if is_stop_requested() or (is_drained and not options.follow):
                 break
         return job.finished()
 
@@ -98,12 +108,13 @@ class _MainJob:
         self._counts = RunCounts()
         self._landed_from: date | None = None
 
-    def look_back(self) -> None:
-        """See what an earlier run has left."""
+    def look_back(self, as_of: datetime) -> None:
+        """Process what an earlier run has left, whether or not the queues can be read today."""
         pending = find_new_input(self._catalog, self._settings).messages
         self._counts.pending_before = pending
         if pending:
             self._say(f"archive: {pending:,} messages wait since an earlier run")
+            self.process(as_of)
 
     def land(self, until: Until, *, tells: bool) -> None:
         """Bring messages into the archive, and acknowledge them."""
@@ -155,6 +166,8 @@ def _stopping_on_signals() -> Iterator[None]:
             # Asked twice: leave now. Whatever is not committed will be done again.
             raise KeyboardInterrupt
         request_stop()
+        # Not through a buffered stream: the signal may have come in the middle of a write to it.
+        os.write(sys.stderr.fileno(), _STOPPING)
 
     forget_stop()
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

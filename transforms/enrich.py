@@ -439,11 +439,17 @@ def _with_known_phones(
         for row in of_interest.select(["biz_id", "phone_number"]).to_pylist():
             if row["phone_number"] is not None:
                 recipients[row["biz_id"]].add(row["phone_number"])
+    # A message that has left without a number keeps its identity when it is delivered again.
+    nameless = settled.filter(column(settled, "phone_number").is_null())
+    has_left = set(column(nameless, "message_id").to_pylist())
+    message_ids = column(reports, "message_id").take(pa.array(missing)).to_pylist()
     found: dict[int, str] = {}
-    for position, biz_id in zip(missing.tolist(), biz_ids.to_pylist(), strict=True):
+    for position, biz_id, message_id in zip(
+        missing.tolist(), biz_ids.to_pylist(), message_ids, strict=True
+    ):
         candidates = recipients[biz_id]
         ambiguous[position] = len(candidates) > 1
-        if len(candidates) == 1:
+        if len(candidates) == 1 and message_id not in has_left:
             found[position] = next(iter(candidates))
     if found:
         numbers = phones.to_pylist()

@@ -2,7 +2,8 @@
 
 A short or empty batch proves little: storage is striped, one receive reads one stripe, and a server
 that caps long polls answers "nothing" at once. So a queue counts as empty when as many polls in a
-row as it has fetchers found nothing *and waited for it*, all begun after the last message came.
+row as it has fetchers found nothing *and waited for it*, all begun after the last message came, or
+so shortly before that nearly all of the wait was after it (a fetcher that lost the race for it).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Final
 
 # An answer sooner than this share of the asked wait did not wait (the server's cap on long polls).
 _WAITED_SHARE: Final = 0.5
+# A poll begun before the last message came counts if this share of the asked wait was after it.
+_WAITED_AFTER_SHARE: Final = 0.9
 # So many in a row, each after a growing pause, count as one that waited: the server will not wait.
 _FAST_ANSWERS: Final = 8
 _FEWEST_CONFIRMATIONS: Final = 2
@@ -35,7 +38,9 @@ class Drain:
         """Note an empty poll; return whether it waited as it was asked to."""
         waited = answered_secs - began_secs >= wait_secs * _WAITED_SHARE
         if began_secs < self._last_message_secs:
-            return waited
+            waited_after_secs = answered_secs - self._last_message_secs
+            if wait_secs == 0 or waited_after_secs < wait_secs * _WAITED_AFTER_SHARE:
+                return waited
         if waited:
             self._confirmations += 1
             self._fast_answers = 0

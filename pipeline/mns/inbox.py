@@ -169,17 +169,20 @@ class Inbox:
         """
         with self._changed:
             numbers = self._marks.pop(mark, [])
-        deletions = []
+        chunks: list[tuple[str, list[str]]] = []
         # What is not renewed any more is not ours any longer than this: no use in trying, and an outage
         # would otherwise keep a bundle of many deletes waiting for hours.
         deadline_secs = monotonic() + self._settings.visibility_timeout_secs
         with self._renewing:
             for queue_name, handles in self._take_handles(numbers, "unacknowledged").items():
                 for first in range(0, len(handles), BATCH_MESSAGES):
-                    chunk = handles[first : first + BATCH_MESSAGES]
-                    deletions.append(
-                        self._workers.submit(self._delete, queue_name, chunk, deadline_secs)
-                    )
+                    chunks.append((queue_name, handles[first : first + BATCH_MESSAGES]))
+            # A share for each thread: a hand-over per request would cost more than its signature.
+            threads = self._settings.ack_threads
+            shares = [chunks[first::threads] for first in range(min(threads, len(chunks)))]
+            deletions = [
+                self._workers.submit(self._delete_all, share, deadline_secs) for share in shares
+            ]
         for deletion in deletions:
             deletion.result()
 
@@ -290,6 +293,10 @@ class Inbox:
         now_secs = monotonic()
         wait_secs = int(max(0, min(longest, self._deadline_secs - now_secs)))
         with self._changed:
+            if self._drains[queue_name].is_empty and self._until.empty:
+                wait_secs = (
+                    0  # the end, which may come with any other queue's answer, is not to wait
+                )
             number = self._watermark.begin_poll(queue_name, self._clock())
         return _Poll(queue_name, number, messages, wait_secs, now_secs)
 
@@ -421,6 +428,10 @@ class Inbox:
                     if lost:
                         self._tally.add(**{lost_count: lost})
         return handles
+
+    def _delete_all(self, chunks: Iterable[tuple[str, list[str]]], deadline_secs: float) -> None:
+        for queue_name, handles in chunks:
+            self._delete(queue_name, handles, deadline_secs)
 
     def _delete(self, queue_name: str, handles: list[str], deadline_secs: float) -> None:
         """Delete a chunk, as often as it takes; give up on what stays."""

@@ -33,6 +33,22 @@ def test_a_server_that_never_waits_is_believed_in_the_end() -> None:
     assert drain.is_empty
 
 
+def test_a_poll_that_just_lost_the_race_for_the_last_message_counts() -> None:
+    drain = Drain(fetchers=2)
+    drain.found_messages(0.02)
+    drain.found_nothing(0.0, 1.0, wait_secs=1)
+    drain.found_nothing(0.03, 1.03, wait_secs=1)
+    assert drain.is_empty
+
+
+def test_a_poll_without_a_wait_does_not_count_when_it_began_before_the_last_message() -> None:
+    drain = Drain(fetchers=2)
+    drain.found_messages(0.02)
+    drain.found_nothing(0.0, 0.03, wait_secs=0)
+    drain.found_nothing(0.03, 0.04, wait_secs=0)
+    assert not drain.is_empty
+
+
 def test_a_message_begins_it_all_again() -> None:
     drain = Drain(fetchers=2)
     drain.found_nothing(0.0, 1.0, wait_secs=1)
