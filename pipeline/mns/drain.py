@@ -51,6 +51,10 @@ class Drain:
                 self._fast_answers = 0
         return waited
 
+    def needs_another(self, under_way: int) -> bool:
+        """Whether a further poll could prove something that those under way cannot."""
+        return self._confirmations + under_way < self._needed
+
     @property
     def is_empty(self) -> bool:
         """Whether the queue counts as empty."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -56,6 +56,8 @@ class _Poll(NamedTuple):
     messages: int
     wait_secs: int
     began_secs: float
+    is_needed: bool
+    """Whether finding nothing is to prove something."""
 
 
 class Inbox:
@@ -88,7 +90,7 @@ class Inbox:
         self._buffer: deque[Batch] = deque()
         self._buffered_messages = 0
         self._budget = until.max_messages
-        self._polls_under_way = 0
+        self._polls_under_way = Counter[str]()
         self._drains = {queue_name: Drain(settings.fetchers) for queue_name in settings.queues}
         self._watermark = Watermark(settings.queues)
         self._ledger = LeaseLedger(
@@ -249,7 +251,7 @@ class Inbox:
 
     def _fetch(self, queue_name: str) -> None:
         failures = fast_answers = 0
-        while messages := self._reserve():
+        while messages := self._reserve(queue_name):
             poll = self._begin_poll(queue_name, messages)
             outcome: Received | Exception | None
             try:
@@ -269,20 +271,20 @@ class Inbox:
             if fast_answers:
                 self._pause(fast_answers)
 
-    def _reserve(self) -> int:
+    def _reserve(self, queue_name: str) -> int:
         """Wait for room in the buffer; return how many messages to ask for, 0 at the end."""
         with self._changed:
             while not self._ending.is_set():
                 if monotonic() >= self._deadline_secs:
                     break
                 if self._budget is not None and self._budget == 0:
-                    if not self._polls_under_way:
+                    if not self._polls_under_way.total():
                         break
                 elif self._buffered_messages < self._settings.prefetch_messages:
                     messages = min(BATCH_MESSAGES, self._budget or BATCH_MESSAGES)
                     if self._budget is not None:
                         self._budget -= messages
-                    self._polls_under_way += 1
+                    self._polls_under_way[queue_name] += 1
                     return messages
                 self._changed.wait(_TICK_SECS)
         self._end()
@@ -293,26 +295,28 @@ class Inbox:
         now_secs = monotonic()
         wait_secs = int(max(0, min(longest, self._deadline_secs - now_secs)))
         with self._changed:
-            if self._drains[queue_name].is_empty and self._until.empty:
+            others = self._polls_under_way[queue_name] - 1
+            is_needed = not self._until.empty or self._drains[queue_name].needs_another(others)
+            if not is_needed:
                 wait_secs = (
-                    0  # the end, which may come with any other queue's answer, is not to wait
+                    0  # the end, which any other poll may bring, is not to wait for this one
                 )
             number = self._watermark.begin_poll(queue_name, self._clock())
-        return _Poll(queue_name, number, messages, wait_secs, now_secs)
+        return _Poll(queue_name, number, messages, wait_secs, now_secs, is_needed)
 
     def _settle_poll(self, poll: _Poll, outcome: Received | Exception | None) -> bool:
         """Book what a poll brought; return whether an empty one waited as it was asked to."""
         received = outcome if isinstance(outcome, Received) else None
         waited, late = False, 0
         with self._changed:
-            self._polls_under_way -= 1
+            self._polls_under_way[poll.queue_name] -= 1
             if self._budget is not None:
                 self._budget += poll.messages - (len(received.messages) if received else 0)
             drain = self._drains[poll.queue_name]
             if received is not None:
                 drain.found_messages(monotonic())
                 late = self._hold(poll.queue_name, received)
-            elif outcome is None:
+            elif outcome is None and poll.is_needed:
                 waited = drain.found_nothing(poll.began_secs, monotonic(), poll.wait_secs)
             self._watermark.end_poll(poll.queue_name, poll.number, found_nothing=waited)
             self._changed.notify_all()
