@@ -6,6 +6,7 @@ needs neither.
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Final
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: Sequence[str]) -> int:
-    _quiet_beam()
+    _quiet_libraries()
     from pipeline.options import run_options
     from pipeline.run import run
     from pipeline.summary import require_closed_ledger, run_summary
@@ -63,7 +64,7 @@ def _run(flags: Sequence[str]) -> int:
 
 
 def _backfill(flags: Sequence[str]) -> int:
-    _quiet_beam()
+    _quiet_libraries()
     from pipeline.backfill import backfill
     from pipeline.catalog import Catalog
     from pipeline.options import backfill_options
@@ -109,8 +110,9 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _quiet_beam() -> None:
-    """Keep what Beam tells its own developers, at import and while a graph is built, off the terminal."""
+def _quiet_libraries() -> None:
+    """Keep off the terminal what Beam and Google's clients tell their developers at import and later."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
 
 

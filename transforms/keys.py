@@ -32,7 +32,7 @@ def hash_strings(strings: pa.StringArray) -> Hashes:
         n unsigned 64-bit hashes. Not collision free: compare the strings where it matters.
     """
     count = len(strings)
-    hashes = np.full(count, _MULTIPLIER, dtype=np.uint64)
+    hashes: Hashes = np.full(count, _MULTIPLIER, dtype=np.uint64)
     if count == 0:
         return hashes
     _, offset_buffer, data_buffer = strings.buffers()
@@ -49,14 +49,14 @@ def hash_strings(strings: pa.StringArray) -> Hashes:
     padded = np.zeros(len(data) + _WORD, dtype=np.uint8)
     padded[: len(data)] = data
     # Every byte position read as the start of a little-endian word: one gather per eight bytes.
-    words = np.ndarray(len(data) + 1, dtype="<u8", buffer=padded, strides=(1,))
+    words: Hashes = np.ndarray(len(data) + 1, dtype="<u8", buffer=padded, strides=(1,))
     starts = offsets[:-1].astype(np.int64)
     for position in range(0, longest, _WORD):
         if position < shortest:
             left = min(_WORD, shortest - position)
         if position < shortest and (left == _WORD or shortest == longest):
-            word = words[starts + position]
-            hashes = _mix(hashes, _low_bytes(word, np.uint64(left)), np.uint64(left))
+            whole: Hashes = words[starts + position]
+            hashes = _mix(hashes, _low_bytes(whole, np.uint64(left)), np.uint64(left))
             continue
         lefts = np.clip(lengths - position, 0, _WORD).astype(np.uint64)
         word = words[np.minimum(starts + position, len(data))]

@@ -9,8 +9,8 @@
 CREATE MACRO beijing_day(moment) AS CAST(make_timestamp(epoch_us(moment) + 28800000000) AS DATE);
 
 CREATE MACRO is_asked_for(some_day) AS
-    (getvariable('first_day') IS NULL OR some_day >= getvariable('first_day'))
-    AND (getvariable('last_day') IS NULL OR some_day <= getvariable('last_day'));
+    (getvariable('first_day') IS NULL OR some_day >= getvariable('first_day')::DATE)
+    AND (getvariable('last_day') IS NULL OR some_day <= getvariable('last_day')::DATE);
 
 -- A part of a whole; NULL where there is no whole.
 CREATE MACRO share(part, whole) AS round(part / nullif(whole, 0), 6);
