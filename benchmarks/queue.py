@@ -4,7 +4,8 @@
 
 For each run a fresh emulator is filled with the same seeded traffic. Ours is the whole command,
 ``sms-receipts run --until-empty``: interpreter start, receive, archive and sync, acknowledge,
-decode, join with the send log, committed Parquet. The other one receives, appends, deletes.
+decode, join with the send log, committed Parquet; once with one landing process and once with two.
+The other one receives, appends, deletes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _KEY_SECRET: Final = "emulator-key-secret"  # noqa: S105 - the emulator's well-k
 _QUEUES: Final = tuple(
     f"Alicom-Queue-1000000000000001-{message_type}" for message_type in ("SmsReport", "SmsUp")
 )
-_CONTENDERS: Final = ("ours", "official")
+_OFFICIAL: Final = "official"
+# Landing processes of ours, by the name of the run.
+_OURS: Final = {"ours": 1, "ours-2": 2}
+_CONTENDERS: Final = (*_OURS, _OFFICIAL)
 _AIM: Final = 3.0
 
 
@@ -82,9 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for figures in best.values():
         print(f"  {_line(figures)}")
     if len(best) == len(_CONTENDERS):
-        ratio = best["ours"].messages_per_sec / best["official"].messages_per_sec
-        verdict = "reached" if ratio >= _AIM else "MISSED"
-        print(f"\n{verdict}: ours / official = {ratio:.2f} (at least {_AIM:g})")
+        print()
+        ratios = {
+            name: best[name].messages_per_sec / best[_OFFICIAL].messages_per_sec for name in _OURS
+        }
+        for name, ratio in ratios.items():
+            print(f"{name} / {_OFFICIAL} = {ratio:.2f}")
+        verdict = "reached" if max(ratios.values()) >= _AIM else "MISSED"
+        print(f"{verdict}: the better of them at least {_AIM:g}")
     results = arguments.workdir / "queue.json"
     results.write_text(json.dumps([asdict(run) for run in runs], indent=1), "utf-8")
     print(f"all figures: {results}")
@@ -101,11 +110,13 @@ def _run_once(name: str, sms: int, workdir: Path) -> QueueFigures:
     output.mkdir(parents=True)
     log = workdir / f"queue-{name}.log"
     with _emulator(sms, output / "send_log") as emulator:
-        command = _ours(emulator, output) if name == "ours" else _official(emulator, output)
+        command = (
+            _ours(emulator, output, _OURS[name]) if name in _OURS else _official(emulator, output)
+        )
         emulator_cpu_secs = measure.cpu_of(emulator.pid)
         used = measure.run(command, log, except_child=emulator.pid)
         emulator_cpu_secs = measure.cpu_of(emulator.pid) - emulator_cpu_secs
-    messages = _committed(output / "dataset") if name == "ours" else int(log.read_text("utf-8"))
+    messages = _committed(output / "dataset") if name in _OURS else int(log.read_text("utf-8"))
     return QueueFigures(
         name=name,
         messages=messages,
@@ -138,9 +149,10 @@ def _emulator(sms: int, send_log: Path) -> Iterator[_Emulator]:
         process.stdout.close()
 
 
-def _ours(emulator: _Emulator, output: Path) -> list[str]:
+def _ours(emulator: _Emulator, output: Path, landing_processes: int) -> list[str]:
     return [
         *(sys.executable, "-m", "pipeline", "run", "--until-empty"),
+        f"--landing_processes={landing_processes}",
         f"--mns_endpoint={emulator.endpoint}",
         f"--dybaseapi_endpoint={emulator.endpoint}",
         f"--mns_queues={','.join(_QUEUES)}",

@@ -7,7 +7,8 @@ SmsReceiptsError
 │   ├── EndpointError      nobody answers at the address
 │   ├── SendLogError       the send log cannot be read
 │   ├── OutputError        the archive or the dataset cannot be written
-│   └── AlreadyRunningError  another process works on the same dataset
+│   ├── AlreadyRunningError  another process works on the same dataset
+│   └── LandingProcessError  a process that landed for this one was killed
 ├── TransientError         worth another try; never reaches the operator on its own
 │   ├── UnreachableError   no answer came (mns/transport.py)
 │   └── ServiceFaultError  a service answered that it cannot do it now (mns/faults.py)
@@ -45,6 +46,10 @@ class OutputError(OperatorError):
 
 class AlreadyRunningError(OperatorError):
     """Raised when another process already works on the same dataset."""
+
+
+class LandingProcessError(OperatorError):
+    """Raised when a process that landed for this one has ended without a word."""
 
 
 class TransientError(SmsReceiptsError):

@@ -75,6 +75,10 @@ class Landing:
 
     def __exit__(self, *_: object) -> None:
         """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         self._connection.close()
 
     def land(self, until: Until, progress: Callable[[Landed], None] | None = None) -> Landed:

@@ -20,6 +20,7 @@ from transforms.moments import day_number
 
 _DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
 _DEFAULT_DATASET: Final = ".sms-receipts/dataset"
+_MOST_LANDING_PROCESSES: Final = 64
 _PATIENCE_SECS: Final = 72 * 3600
 _LONGEST_PATIENCE_SECS: Final = 365 * 24 * 3600
 # DirectRunner turns into Prism where its binary can be had, with other semantics; see DECISIONS.md.
@@ -53,6 +54,7 @@ class RunOptions:
     job: JobSettings
     follow: bool
     epoch_secs: float
+    landing_processes: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,13 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         default=10.0,
         help="with --follow: receive so long, then process (default %(default)s)",
     )
+    parser.add_argument(
+        "--landing_processes",
+        type=int,
+        default=1,
+        help="processes that take messages off the queues, this one included: one per core that the "
+        "queues can keep busy (default %(default)s)",
+    )
     _add_job_flags(parser)
     queues = parser.add_argument_group("queues")
     for setting in fields(MnsSettings):
@@ -110,6 +119,8 @@ def run_options(argv: Sequence[str]) -> RunOptions:
     names = tuple(name.strip() for name in flags.mns_queues.split(",") if name.strip())
     if not 0 < flags.epoch_secs < math.inf:
         raise OperatorError("--epoch_secs must be a number more than 0.")
+    if not 1 <= flags.landing_processes <= _MOST_LANDING_PROCESSES:
+        raise OperatorError(f"--landing_processes must be 1-{_MOST_LANDING_PROCESSES}.")
     try:
         mns = MnsSettings(queues=names, **settings)
     except ValueError as error:
@@ -119,6 +130,7 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         job=_job_settings(flags, beam_args),
         follow=flags.follow,
         epoch_secs=flags.epoch_secs,
+        landing_processes=flags.landing_processes,
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.catalog import Catalog
 from pipeline.compaction import compact
 from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_epoch
 from pipeline.landing import Landed, Landing
+from pipeline.landing_processes import LandingProcesses
 from pipeline.mns.settings import Until
 from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
 from pipeline.options import RunOptions
@@ -77,7 +78,7 @@ def run(
     with (
         _stopping_on_signals(),
         Catalog(options.job.dataset, clock) as catalog,
-        Landing(options.mns, options.job.archive) as landing,
+        _landing(options) as landing,
     ):
         job = _MainJob(options.job, catalog, landing, say)
         job.look_back(clock())
@@ -99,7 +100,11 @@ class _MainJob:
     """Land and process, in turns; keeps the counts."""
 
     def __init__(
-        self, settings: JobSettings, catalog: Catalog, landing: Landing, say: Callable[[str], None]
+        self,
+        settings: JobSettings,
+        catalog: Catalog,
+        landing: Landing | LandingProcesses,
+        say: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -155,6 +160,12 @@ class _MainJob:
         """The counts, at the end."""
         self._counts.pending_after = find_new_input(self._catalog, self._settings).messages
         return self._counts
+
+
+def _landing(options: RunOptions) -> Landing | LandingProcesses:
+    if options.landing_processes == 1:
+        return Landing(options.mns, options.job.archive)
+    return LandingProcesses(options.mns, options.job.archive, options.landing_processes)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def test_every_queue_flag_reaches_its_setting() -> None:
             "--mns_max_hold_secs=120.5",
             "--mns_start_tries=2",
             "--epoch_secs=0.5",
+            "--landing_processes=2",
         ]
     )
 
@@ -68,6 +69,7 @@ def test_every_queue_flag_reaches_its_setting() -> None:
     )
     assert options.follow
     assert options.epoch_secs == 0.5
+    assert options.landing_processes == 2
 
 
 @pytest.mark.parametrize("spelling", ["--until-empty", "--until_empty"])
@@ -145,6 +147,8 @@ def test_a_moment_has_an_offset(text: str) -> None:
         ((*RUN, "--mns_max_hold_secs=1"), "--mns_max_hold_secs must be at least"),
         ((*RUN, "--epoch_secs=0"), "--epoch_secs must be a number more than 0"),
         ((*RUN, "--epoch_secs=nan"), "--epoch_secs must be a number more than 0"),
+        ((*RUN, "--landing_processes=0"), "--landing_processes must be 1-64"),
+        ((*RUN, "--landing_processes=65"), "--landing_processes must be 1-64"),
         ((*RUN, "--join_patience_secs=-1"), "--join_patience_secs must be 0-31536000"),
         ((*RUN, "--join_patience_secs=1e3"), "--join_patience_secs: invalid int value"),
         ((*RUN, "--join_patience_secs=99999999999999"), "must be 0-31536000"),
