@@ -40,6 +40,6 @@ Try next (after: source .venv/bin/activate):
   sms-receipts report --dataset=$data/dataset --by=campaign
   sms-receipts backfill --from=$(date -u -d '-1 day' +%F 2>/dev/null || date -u -v-1d +%F) --to=$(date -u +%F) \\
     --archive=$data/archive --send_log=$data/send_log --dataset=$data/dataset
-  sms-receipts emulator --traffic_per_sec=20 --traffic_send_log=$data/send_log    # and, in another terminal,
-                                                                    # the "run" of README with --follow
+  SMS=100000 ./run_local.sh      # more of it, into the same tables
+README.md says how to read the queues of an account, and how to try that against an emulator that stays.
 TXT

@@ -1,6 +1,6 @@
 """Write the input of the bounded benchmark: an archive of delivery reports and its send log.
 
-    python -m benchmarks.generate --rows 1000000 --workdir /tmp/sms-receipts-benchmark
+    python -m benchmarks.generate --rows 1000000 --workdir benchmark-input
 
 The archive is laid out and encoded as the pipeline's own archive is; the send log is written as
 Avro and as Parquet, and the raw messages once more as Parquet: the best case of the competitors.

@@ -5,6 +5,7 @@ needs neither.
 """
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,8 @@ def _backfill(flags: Sequence[str]) -> int:
 def _report(flags: Sequence[str]) -> int:
     from analytics.report import main as report
 
+    # Who reads only the first lines of an answer (| head) ends it, as with any other such tool.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     return report(flags)
 
 
