@@ -1,5 +1,7 @@
 """The whole job, as an operator runs it: queue to tables, checked against a second opinion."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -189,3 +191,21 @@ def test_progress_never_shows_whom_an_sms_went_to(story: Story) -> None:
 
 def test_nothing_is_left_behind(story: Story) -> None:
     assert list(Path(story.job.dataset, "_staging").iterdir()) == []
+
+
+def test_an_answer_may_be_cut_short_by_its_reader(story: Story) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "report",
+        f"--dataset={story.job.dataset}",
+        "--json",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as report:
+        assert report.stdout is not None
+        assert report.stderr is not None
+        report.stdout.close()  # before the answer is there
+        assert report.stderr.read() == b""
