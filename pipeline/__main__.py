@@ -117,6 +117,8 @@ def _quiet_libraries() -> None:
     """Keep off the terminal what Beam and Google's clients tell their developers at import and later."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    # Our own warnings are for the operator: that a queue does not answer, for one.
+    logging.getLogger("pipeline").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def serve(pipe: Connection, settings: MnsSettings, archive: str, log_level: int)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=log_level, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("pipeline").setLevel(logging.WARNING)
     commands = _Commands(pipe)
     from pipeline.landing import Landing  # noqa: PLC0415 - see above
 

@@ -93,10 +93,20 @@ def _matching_files(pattern: str) -> list[str]:
 
 
 def consumed_up_to(path: str, end: int) -> Consumed:
-    """Note that a file's first ``end`` bytes are read, so that the next call goes on from there."""
-    with open(path, "rb") as file:
-        file.seek(max(0, end - _KNOWN_BYTES))
-        tail = file.read(min(end, _KNOWN_BYTES))
+    """Note that a file's first ``end`` bytes are read, so that the next call goes on from there.
+
+    Raises:
+        SendLogError: the file is gone, or cannot be read any more.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, end - _KNOWN_BYTES))
+            tail = file.read(min(end, _KNOWN_BYTES))
+    except OSError as error:
+        raise SendLogError(
+            f"The send log file {path} cannot be read any more ({error.strerror}): put it back; nothing was "
+            "committed."
+        ) from error
     return Consumed(end, sha256(tail).hexdigest())
 
 

@@ -108,6 +108,7 @@ class Inbox:
         self._closed = threading.Event()
         self._deadline_secs = math.inf
         self._failure: Exception | None = None
+        self._has_warned = False
         self._fetchers = [
             threading.Thread(
                 target=self._run_fetcher, args=(name,), name=f"fetch-{name}", daemon=True
@@ -349,10 +350,16 @@ class Inbox:
             raise fault
         self._tally.add(receive_faults=1)
         if self._connection.has_answered(queue_name):
-            if failures == 1:
-                _LOGGER.warning("%s; trying again", fault)
+            self._warn_once(fault)
         elif failures >= self._settings.start_tries:
             raise faults.surrender(fault) from None
+
+    def _warn_once(self, fault: TransientError) -> None:
+        """Say it once a read: all fetchers meet the same outage, and each meets it again and again."""
+        with self._changed:
+            is_news, self._has_warned = not self._has_warned, True
+        if is_news:
+            _LOGGER.warning("%s; trying again", fault)
 
     def _pause(self, failures: int) -> None:
         self._ending.wait(

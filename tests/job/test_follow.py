@@ -64,3 +64,18 @@ def test_a_stop_while_nothing_happens_is_a_stop(
 
     assert stopped.exit_code == 0, stopped.err
     assert re.search("The ledger is closed: 0 messages", stopped.out)
+
+
+def test_an_outage_is_told_and_waited_out(
+    start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
+) -> None:
+    emulator = start_emulator("--traffic=10")
+    job = Job(emulator, tmp_path)
+    job.send_log.mkdir()
+    with job.follow("--epoch_secs=1") as following:
+        following.wait_for(r"epoch: [1-9]\d* messages")
+        emulator.stop()
+        following.wait_for("Nobody answers at .*; trying again")
+        stopped = following.stop()
+    assert stopped.exit_code == 0, stopped.err
+    assert "The ledger is closed" in stopped.out

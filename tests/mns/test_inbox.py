@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +221,22 @@ def test_a_delete_is_not_tried_for_longer_than_its_lease_can_last(read: _Read) -
     # Five tries take 3.1 s at least, by the fixed half of their pauses.
     assert time.monotonic() - began < 3
     assert reading.count("unacknowledged") == 17
+
+
+def test_an_outage_is_told_to_the_operator_once(
+    read: _Read, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="pipeline")
+    reading = read()
+    outage = error(503, "ServiceUnavailable")
+    reading.queue.receives += [messages(1), outage, messages(2), outage, messages(3)]
+    reading.inbox.start()
+    for _ in range(3):
+        reading.take()
+    assert reading.count("receive_faults") == 2
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+    assert len(told) == 1
+    assert told[0].endswith("; trying again")
 
 
 def test_a_fault_is_waited_out_once_the_queue_has_answered(read: _Read) -> None:

@@ -116,6 +116,11 @@ def test_a_log_that_was_replaced_is_refused(tmp_path: Path) -> None:
         send_log_slices(str(file), _read(file, 6))
 
 
+def test_a_log_that_vanishes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SendLogError, match=r"a\.jsonl cannot be read any more .*put it back"):
+        consumed_up_to(str(tmp_path / "a.jsonl"), 6)
+
+
 def test_a_rotated_log_of_the_same_shape_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"biz_id": "1"}\n{"biz_id": "2"}\n')
