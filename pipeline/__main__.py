@@ -9,9 +9,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Final
 
+from pipeline.clock import utc_now
 from pipeline.errors import OperatorError, SmsReceiptsError
 
 _USAGE: Final = """\
@@ -57,7 +57,7 @@ def _run(flags: Sequence[str]) -> int:
     from pipeline.summary import require_closed_ledger, run_summary
 
     options = run_options(flags)
-    counts = run(options, _now, _say)
+    counts = run(options, utc_now, _say)
     sys.stdout.write(f"\n{run_summary(counts)}\n\n")
     sys.stdout.write(f"{require_closed_ledger(counts)}\n")
     sys.stdout.write(f"Next: sms-receipts report --dataset {options.job.dataset}\n")
@@ -72,8 +72,8 @@ def _backfill(flags: Sequence[str]) -> int:
     from pipeline.summary import graph_summary
 
     options = backfill_options(flags)
-    with Catalog(options.job.dataset, _now) as catalog:
-        counts = backfill(catalog, options.job, options.days, options.as_of or _now(), _say)
+    with Catalog(options.job.dataset, utc_now) as catalog:
+        counts = backfill(catalog, options.job, options.days, options.as_of or utc_now(), _say)
     sys.stdout.write(f"\n{graph_summary(counts)}\n\n")
     sys.stdout.write(
         f"{len(options.days)} days were replaced; every record is in exactly one place.\n"
@@ -104,12 +104,8 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
 }
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def _say(line: str) -> None:
-    sys.stderr.write(f"{_now():%H:%M:%S} {line}\n")
+    sys.stderr.write(f"{utc_now():%H:%M:%S} {line}\n")
     sys.stderr.flush()
 
 

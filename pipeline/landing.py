@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import apache_beam as beam
@@ -18,7 +19,7 @@ from pipeline.errors import OperatorError, OutputError
 from pipeline.mns import registry
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.source import ReadFromMns, utc_now
+from pipeline.mns.source import ReadFromMns
 from transforms.archive import ArchiveError, ArchiveRaw, require_writable_archive
 from transforms.tally import Tally, close_tally, tally_of
 
@@ -63,11 +64,15 @@ class Landing:
     Use it as a context manager, and from one thread at a time.
     """
 
-    def __init__(self, settings: MnsSettings, archive: str) -> None:
-        """Prepare to land messages of ``settings.queues`` in the directory ``archive``."""
+    def __init__(self, settings: MnsSettings, archive: str, clock: Callable[[], datetime]) -> None:
+        """Prepare to land messages of ``settings.queues`` in the directory ``archive``.
+
+        ``clock`` tells the time (aware); Beam pickles it.
+        """
         self._settings = settings
         self._archive = archive
-        self._connection = MnsConnection(settings, utc_now)
+        self._clock = clock
+        self._connection = MnsConnection(settings, clock)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -122,7 +127,7 @@ class Landing:
             (
                 pipeline
                 | "ReadFromMns" >> ReadFromMns(self._settings, until, run_id=run_id)
-                | "ArchiveRaw" >> ArchiveRaw(self._archive, utc_now, run_id=run_id)
+                | "ArchiveRaw" >> ArchiveRaw(self._archive, self._clock, run_id=run_id)
             )
 
 

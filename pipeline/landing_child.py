@@ -13,6 +13,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from pipeline.clock import utc_now
 from pipeline.errors import SmsReceiptsError
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import forget_stop, request_stop
@@ -62,7 +63,7 @@ def serve(pipe: Connection, settings: MnsSettings, archive: str, log_level: int)
     commands = _Commands(pipe)
     from pipeline.landing import Landing  # noqa: PLC0415 - see above
 
-    with Landing(settings, archive) as landing:
+    with Landing(settings, archive, utc_now) as landing:
         try:
             commands.report(Ready())
             while (until := commands.next_read()) is not None:

@@ -13,6 +13,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from time import monotonic
@@ -109,9 +110,11 @@ class LandingProcesses:
     part as soon as they can; a read that ends before does not wait for them.
     """
 
-    def __init__(self, settings: MnsSettings, archive: str, processes: int) -> None:
+    def __init__(
+        self, settings: MnsSettings, archive: str, clock: Callable[[], datetime], processes: int
+    ) -> None:
         """Start ``processes - 1`` children; settings hold no secrets, keys come from the environment."""
-        self._landing = Landing(settings, archive)
+        self._landing = Landing(settings, archive, clock)
         self._children = [_Child(settings, archive) for _ in range(processes - 1)]
 
     def __enter__(self) -> Self:

@@ -78,7 +78,7 @@ def run(
     with (
         _stopping_on_signals(),
         Catalog(options.job.dataset, clock) as catalog,
-        _landing(options) as landing,
+        _landing(options, clock) as landing,
     ):
         job = _MainJob(options.job, catalog, landing, say)
         job.look_back(clock())
@@ -162,10 +162,10 @@ class _MainJob:
         return self._counts
 
 
-def _landing(options: RunOptions) -> Landing | LandingProcesses:
+def _landing(options: RunOptions, clock: Callable[[], datetime]) -> Landing | LandingProcesses:
     if options.landing_processes == 1:
-        return Landing(options.mns, options.job.archive)
-    return LandingProcesses(options.mns, options.job.archive, options.landing_processes)
+        return Landing(options.mns, options.job.archive, clock)
+    return LandingProcesses(options.mns, options.job.archive, clock, options.landing_processes)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
+from pipeline.clock import utc_now
 from pipeline.errors import CredentialsError, EndpointError, OutputError, QueueError
 from pipeline.landing import Landed, Landing
 from pipeline.mns import registry
@@ -71,7 +72,7 @@ def _archived_ids(archive: Path) -> Counter[str]:
 
 
 def _land(settings: MnsSettings, archive: str, until: Until) -> Landed:
-    with Landing(settings, archive) as landing:
+    with Landing(settings, archive, utc_now) as landing:
         return landing.land(until)
 
 
@@ -83,7 +84,7 @@ def test_every_message_is_landed_once_and_the_queues_are_empty(
     )
     queues = (emulator.report_queue, emulator.reply_queue)
     seen: list[Landed] = []
-    with Landing(_settings(emulator, queues=queues), str(tmp_path)) as landing:
+    with Landing(_settings(emulator, queues=queues), str(tmp_path), utc_now) as landing:
         first = landing.land(Until(empty=True), seen.append)
         again = landing.land(Until(empty=True))
     assert first.received == first.archived == first.acknowledged >= 400
@@ -100,7 +101,7 @@ def test_a_bounded_read_takes_exactly_what_it_was_asked_for(
     start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
 ) -> None:
     emulator = start_emulator("--traffic=200", "--carrier_delay_secs=0")
-    with Landing(_settings(emulator), str(tmp_path)) as landing:
+    with Landing(_settings(emulator), str(tmp_path), utc_now) as landing:
         taken = [landing.land(Until(max_messages=37)).acknowledged for _ in range(3)]
     assert taken == [37, 37, 37]
 
@@ -289,7 +290,7 @@ def test_a_request_to_stop_commits_the_last_bundle_and_gives_the_rest_back(
         if landed.received:
             request_stop()
 
-    with Landing(settings, str(tmp_path)) as landing:
+    with Landing(settings, str(tmp_path), utc_now) as landing:
         stopped = landing.land(Until(), stop_once_begun)
         assert stopped.received == stopped.archived + stopped.released
         assert stopped.archived == stopped.acknowledged
@@ -303,6 +304,7 @@ def test_a_request_to_stop_commits_the_last_bundle_and_gives_the_rest_back(
 
 _DRAIN_UNTIL_SIGTERM = """
 import signal, sys
+from pipeline.clock import utc_now
 from pipeline.landing import Landing
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import request_stop
@@ -310,7 +312,7 @@ signal.signal(signal.SIGTERM, lambda *_: request_stop())
 url, queue, archive = sys.argv[1:]
 settings = MnsSettings(queues=(queue,), mns_endpoint=url, dybaseapi_endpoint=url, wait_secs=2,
                        max_bundle_messages=64)
-with Landing(settings, archive) as landing:
+with Landing(settings, archive, utc_now) as landing:
     landed = landing.land(Until(), lambda landed: print(landed.received, flush=True))
 print(landed.received - landed.acknowledged - landed.released, flush=True)
 """
@@ -341,7 +343,7 @@ def test_landing_again_and_again_leaks_neither_threads_nor_sockets(
     start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
 ) -> None:
     emulator = start_emulator("--traffic=300", "--carrier_delay_secs=0")
-    with Landing(_settings(emulator), str(tmp_path)) as landing:
+    with Landing(_settings(emulator), str(tmp_path), utc_now) as landing:
         landing.land(Until(max_messages=20))
         threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
         for _ in range(5):

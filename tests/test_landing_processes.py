@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.clock import utc_now
 from pipeline.errors import CredentialsError, LandingProcessError
 from pipeline.landing import Landed
 from pipeline.landing_processes import LandingProcesses
@@ -104,7 +105,7 @@ def test_several_processes_land_exactly_what_one_would(
         if landed.acknowledged > 100 and any(map(_is_connected, _children(os.getpid()))):
             request_stop()
 
-    with LandingProcesses(_settings(emulator), str(tmp_path), 2) as landing:
+    with LandingProcesses(_settings(emulator), str(tmp_path), utc_now, 2) as landing:
         first = landing.land(Until(), stop_when_both_have_landed)
         forget_stop()
         second = landing.land(Until(max_secs=3))
@@ -124,7 +125,7 @@ def test_a_queue_that_is_empty_before_the_others_are_up_does_not_wait_for_them(
 ) -> None:
     emulator = start_emulator("--traffic=200", "--carrier_delay_secs=0")
     settings = replace(_settings(emulator), drain_wait_secs=0)
-    with LandingProcesses(settings, str(tmp_path), 2) as landing:
+    with LandingProcesses(settings, str(tmp_path), utc_now, 2) as landing:
         landed = landing.land(Until(empty=True))
         again = landing.land(Until(empty=True))
     assert landed.acknowledged == landed.received == sum(_archived_ids(tmp_path).values())
@@ -140,7 +141,7 @@ def test_wrong_keys_are_said_in_the_same_sentence(
     emulator = start_emulator()
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "not-the-secret")
     with (
-        LandingProcesses(_settings(emulator), str(tmp_path), 2) as landing,
+        LandingProcesses(_settings(emulator), str(tmp_path), utc_now, 2) as landing,
         pytest.raises(CredentialsError, match="refused the account keys .*ALIBABA_CLOUD"),
     ):
         landing.land(Until())
@@ -156,7 +157,7 @@ def test_an_operator_error_of_another_process_is_raised_here(
     emulator = start_emulator(*_FOR_SOME_TIME)
     with monkeypatch.context() as others:
         others.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "not-the-secret")
-        landing = LandingProcesses(_settings(emulator), str(tmp_path), 2)
+        landing = LandingProcesses(_settings(emulator), str(tmp_path), utc_now, 2)
     with landing, pytest.raises(CredentialsError, match="refused the account keys"):
         landing.land(Until())
     assert is_stop_requested()
@@ -195,7 +196,7 @@ def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_pa
                 killed.append(child)
 
     with (
-        LandingProcesses(settings, str(tmp_path), 3) as landing,
+        LandingProcesses(settings, str(tmp_path), utc_now, 3) as landing,
         pytest.raises(LandingProcessError, match=r"killed by signal 9.* no message is lost"),
     ):
         landing.land(Until(), kill_the_first_at_work)
@@ -210,6 +211,7 @@ def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_pa
 _LAND_UNTIL_STOPPED = """
 import logging, signal, sys
 logging.basicConfig(level=logging.ERROR)
+from pipeline.clock import utc_now
 from pipeline.landing_processes import LandingProcesses
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import request_stop
@@ -218,7 +220,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
 url, queue, archive = sys.argv[1:]
 settings = MnsSettings(queues=(queue,), mns_endpoint=url, dybaseapi_endpoint=url, wait_secs=2,
                        max_bundle_messages=64)
-with LandingProcesses(settings, archive, 2) as landing:
+with LandingProcesses(settings, archive, utc_now, 2) as landing:
     landed = landing.land(Until())
 print(landed.received - landed.acknowledged - landed.released, flush=True)
 """

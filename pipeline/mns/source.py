@@ -6,7 +6,6 @@ measured (DECISIONS.md).
 
 import uuid
 from copy import copy
-from datetime import datetime, timezone
 from time import monotonic
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from typing_extensions import override
 
+from pipeline.clock import utc_now
 from pipeline.mns import registry
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.inbox import Batch, Inbox
@@ -276,8 +276,3 @@ class _MnsReader(UnboundedReader):
             raise self._inbox.failure
         self._is_done = True
         return False
-
-
-def utc_now() -> datetime:
-    """Return the time: this is the edge where clocks are read."""
-    return datetime.now(timezone.utc)
