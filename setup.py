@@ -14,7 +14,11 @@ setup(
     packages=find_packages(
         include=["pipeline*", "transforms*", "schemas*", "emulator*", "analytics*"]
     ),
-    package_data={"schemas": ["avro/*.avsc"], "analytics": ["sql/*.sql"]},
+    package_data={
+        "schemas": ["avro/*.avsc"],
+        "analytics": ["sql/*.sql"],
+        "emulator": ["fault_plans/*.json"],
+    },
     # Why each of these is here: DECISIONS.md.
     install_requires=[
         "apache-beam>=2.77.0,<2.78",
@@ -31,6 +35,7 @@ setup(
         "backports.zstd>=1.0,<2",
         "duckdb>=1.4,<3",
         "rich>=14,<16",
+        "prometheus_client>=0.21,<1",
         "starlette>=0.47,<2",
         "uvicorn>=0.35,<1",
         "httptools>=0.6,<1",
@@ -58,6 +63,8 @@ setup(
         ],
         # What benchmarks/ compares with.
         "benchmark": ["polars>=2.1,<3", "aliyun-mns-sdk>=1.2,<2"],
+        # libFuzzer for benchmarks/fuzz.py; wheels for Linux on x86-64 up to CPython 3.13 only.
+        "fuzz": ["atheris>=2.3,<4"],
     },
     entry_points={"console_scripts": ["sms-receipts=pipeline.__main__:main"]},
 )

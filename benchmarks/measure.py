@@ -110,12 +110,12 @@ class _MemorySampler(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(_SAMPLE_SECS):
             now_mb = 0.0
-            for pid in _tree(self._pid):
-                resident_mb, peak_mb = _memory_mb(pid)
-                now_mb += resident_mb
-                if peak_mb:
+            for pid in process_tree(self._pid):
+                sizes = memory_kb(pid)
+                now_mb += sizes.get("VmRSS", 0) / 1024
+                if peak_kb := sizes.get("VmHWM"):
                     # The last word counts: before its exec, a new process has its parent's peak.
-                    self._peak_mb[pid] = peak_mb
+                    self._peak_mb[pid] = peak_kb / 1024
             self.peak_tree_mb = max(self.peak_tree_mb, now_mb)
 
     def stop(self) -> None:
@@ -123,7 +123,8 @@ class _MemorySampler(threading.Thread):
         self.join()
 
 
-def _tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
+    """A process and its descendants (Linux)."""
     found = [pid]
     for parent in found:
         found.extend(_children(parent))
@@ -139,15 +140,14 @@ def _children(pid: int) -> list[int]:
     return [int(child) for children in lists for child in children.split()]
 
 
-def _memory_mb(pid: int) -> tuple[float, float]:
-    """Resident memory now and at its highest, by the kernel's own account."""
+def memory_kb(pid: int) -> dict[str, int]:
+    """The kernel's own account of a process's memory, by its names (proc(5), status): ``VmRSS``, ``VmHWM``...
+
+    Empty when the process has ended, or this is not Linux.
+    """
     try:
         lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
     except OSError:
-        return 0.0, 0.0
-    sizes = {
-        name: int(rest.split()[0]) / 1024
-        for name, _, rest in (line.partition(":") for line in lines)
-        if name in {"VmRSS", "VmHWM"}
-    }
-    return sizes.get("VmRSS", 0.0), sizes.get("VmHWM", 0.0)
+        return {}
+    sizes = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.removesuffix(":"): int(size) for name, size, _ in sizes}

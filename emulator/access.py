@@ -51,6 +51,10 @@ class Keyring:
         self._tokens[token.key_id] = token
         return token
 
+    def revoke(self, key_id: str, now_ms: int) -> None:
+        """Let the token with that key id expire now."""
+        self._tokens[key_id] = self._tokens[key_id]._replace(expires_at_ms=now_ms)
+
     def account_secret(self, key_id: str) -> str | None:
         """Return the account's secret when that is the account's key."""
         return self._key_secret if key_id == self.key_id else None

@@ -1,31 +1,31 @@
 """The emulator as one ASGI application, put together from its rooms.
 
-MNS is reached by path and served on bare ASGI; everything else is a Starlette application: the
-RPC gateway at ``/``, and ``/emulator``, where the emulator tells what it has done (not Alibaba's).
+MNS and the RPC gateway are reached by path and served on bare ASGI; ``/emulator``, where the emulator
+is watched and governed (not Alibaba's), is a Starlette application.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from emulator.access import Keyring
+from emulator.admin import Admin
 from emulator.carrier import Carrier
+from emulator.injector import FaultInjector
 from emulator.mns import MnsService
 from emulator.mns_auth import MnsAuthenticator
 from emulator.mns_http import MnsEndpoint, Pollers
 from emulator.outbox import Outbox
 from emulator.queues import QueueStore
 from emulator.rpc import RpcService
-from emulator.rpc_auth import RpcAuthenticator, RpcError, RpcRequest
+from emulator.rpc_auth import RpcAuthenticator
+from emulator.rpc_http import RpcEndpoint
+from emulator.running_plan import RunningPlan
 from emulator.sms_center import SmsCenter
 from emulator.traffic import Traffic
 
@@ -60,33 +60,47 @@ class Emulator:
         self._center = SmsCenter(self._carrier, self._outbox, prefix, now_ms, seed)
         self._traffic = Traffic(settings.traffic, self._center, self._outbox, prefix, seed)
         self._pollers = Pollers(clock)
-        authenticator = MnsAuthenticator(keyring, settings.expired_token_code)
-        service = MnsService(self._store, authenticator, settings.queue)
-        self._mns = MnsEndpoint(service, clock, self._pollers, seed)
-        self._rpc_authenticator = RpcAuthenticator(keyring)
-        self._rpc = RpcService(keyring, self._center, prefix)
-        self._starlette = Starlette(
-            routes=[
-                Route("/", self._call_rpc, methods=["GET", "POST"]),
-                Route("/emulator", self._tell, methods=["GET"]),
-            ],
-            lifespan=self._lifespan,
+        self._injector = FaultInjector(clock)
+        if settings.faults is not None:
+            self._injector.plan = RunningPlan(settings.faults, now_ms)
+        authenticator = MnsAuthenticator(
+            keyring, settings.expired_token_code, settings.time_expired_status
         )
+        service = MnsService(
+            self._store,
+            authenticator,
+            settings.queue,
+            dead_handle_code=settings.dead_handle_code,
+            allow_zero_visibility=settings.allow_zero_visibility,
+        )
+        self._mns = MnsEndpoint(service, clock, self._pollers, self._injector, seed)
+        self._rpc = RpcEndpoint(
+            RpcAuthenticator(keyring),
+            RpcService(keyring, self._center, prefix),
+            clock,
+            self._injector,
+        )
+        admin = Admin(clock, self._store, self._injector, self._tell, self._catch_up)
+        self._starlette = Starlette(routes=admin.routes, lifespan=self._lifespan)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] == "http" and scope["path"].startswith("/queues"):
-            await self._mns(scope, receive, send)
-        else:
+        path = scope.get("path", "") if scope["type"] == "http" else "/emulator"
+        if path == "/":
+            await self._rpc(scope, receive, send)
+        elif path == "/emulator" or path.startswith("/emulator/"):
             await self._starlette(scope, receive, send)
+        else:
+            await self._mns(scope, receive, send)
 
     def preload(self) -> None:
         """Send the settings' traffic, as if it had happened before now."""
         self._traffic.preload(self._clock.now_ms())
 
     def stop_waiting(self) -> None:
-        """Answer all long polls now: the server stops."""
+        """Send all answers that wait for something: the server stops."""
         self._pollers.close()
+        self._injector.close()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -117,48 +131,27 @@ class Emulator:
             self._traffic.send_due(now_ms)
             await self._clock.wait(loop.create_future(), now_ms + _TRAFFIC_TICK_MS)
 
-    async def _call_rpc(self, request: Request) -> Response:
-        request_id = self._center.request_id()
+    def _catch_up(self) -> None:
         now_ms = self._clock.now_ms()
-        given = RpcRequest(
-            request.method,
-            request.url.path,
-            request.scope["query_string"].decode("latin-1"),
-            request.headers,
-            await request.body(),
-        )
-        try:
-            call = self._rpc_authenticator.authenticate(given, now_ms)
-            return _json(200, self._rpc.answer(call, request_id, now_ms))
-        except RpcError as error:
-            return _json(
-                error.status,
-                {
-                    "RequestId": request_id,
-                    "HostId": request.headers.get("host", ""),
-                    "Code": error.code,
-                    "Message": error.message,
-                },
-            )
+        if self._traffic.is_live:
+            self._traffic.send_due(now_ms)
+        self._outbox.deliver_due(now_ms)
 
-    async def _tell(self, _: Request) -> Response:
+    def _tell(self) -> dict[str, object]:
         now_ms = self._clock.now_ms()
         queues = {}
         for name in self._store.names():
             queue = self._store.get(name)
             if queue is not None:
                 queues[name] = queue.depths(now_ms)._asdict()
-        return _json(
-            200,
-            {
-                "accepted_sms": self._center.accepted,
-                "carrier": self._carrier.counts,
-                "delivered": self._outbox.delivered,
-                "waiting": len(self._outbox),
-                "traffic": self._traffic.counts,
-                "queues": queues,
-            },
-        )
+        return {
+            "accepted_sms": self._center.accepted,
+            "carrier": self._carrier.counts,
+            "delivered": self._outbox.delivered,
+            "waiting": len(self._outbox),
+            "traffic": self._traffic.counts,
+            "queues": queues,
+        }
 
 
 class _Once:
@@ -168,8 +161,3 @@ class _Once:
     def __call__(self) -> None:
         if not self._signal.done():
             self._signal.set_result(None)
-
-
-def _json(status: int, content: dict[str, object]) -> Response:
-    body = json.dumps(content, ensure_ascii=False).encode()
-    return Response(body, status, media_type="application/json;charset=utf-8")

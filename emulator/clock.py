@@ -6,36 +6,66 @@ import asyncio
 import time
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, NamedTuple
 
 # Everything Alibaba prints for people is in Beijing time, without an offset.
 BEIJING = timezone(timedelta(hours=8))
 _BEIJING_OFFSET_SECS = 8 * 3600
 
 
-class Clock(Protocol):
-    """Milliseconds since the epoch, and a way to wait for them."""
+class Clock:
+    """The machine's clock, plus all the time by which it was ever advanced. It never goes back."""
+
+    def __init__(self) -> None:
+        """Begin with the machine's time."""
+        self.advanced_ms = 0
+        self._wakings: set[asyncio.Future[None]] = set()
 
     def now_ms(self) -> int:
         """Return the current time in milliseconds since the epoch."""
-        ...
+        return time.time_ns() // 1_000_000 + self.advanced_ms
+
+    def advance(self, by_ms: int) -> None:
+        """Let that much time pass at once, and wake everybody who waits."""
+        self.advanced_ms += by_ms
+        for waking in self._wakings:
+            if not waking.done():
+                waking.set_result(None)
 
     async def wait(self, signal: asyncio.Future[None], until_ms: int) -> None:
-        """Return when ``signal`` is done or when ``until_ms`` is reached, whichever is first."""
-        ...
+        """Return when ``signal`` is done, at ``until_ms``, or earlier if the clock is advanced."""
+        advanced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wakings.add(advanced)
+        try:
+            # 1 ms more than asked: a timer that fires early would only spin.
+            await asyncio.wait(
+                {signal, advanced},
+                timeout=max(0, until_ms - self.now_ms() + 1) / 1000,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            self._wakings.discard(advanced)
 
 
-class SystemClock:
-    """The machine's clock."""
+class Skew(NamedTuple):
+    """Why the server's idea of the time may differ from a client's, in milliseconds.
 
-    def now_ms(self) -> int:
-        """Return the current time in milliseconds since the epoch."""
-        return time.time_ns() // 1_000_000
+    An official client cannot be told that the emulator's clock was advanced: it goes on with the
+    machine's, and that must not count against it.
+    """
 
-    async def wait(self, signal: asyncio.Future[None], until_ms: int) -> None:
-        """Return when ``signal`` is done or when ``until_ms`` is reached, whichever is first."""
-        # 1 ms more than asked: a timer that fires early would only spin.
-        await asyncio.wait({signal}, timeout=max(0, until_ms - self.now_ms() + 1) / 1000)
+    advanced_ms: int = 0
+    believed_ms: int = 0  # a fault: the server believes it to be so much later
+
+    def lateness_ms(self, dated_ms: int, now_ms: int) -> int:
+        """Return how much later than a request's date the server believes it to be."""
+        late_ms = now_ms - dated_ms
+        if self.advanced_ms:
+            late_ms = min(late_ms, late_ms - self.advanced_ms, key=abs)
+        return late_ms + self.believed_ms
+
+
+NO_SKEW: Final = Skew()
 
 
 def beijing_text(at_ms: int) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from emulator import mns_xml
+from emulator import mns_faults, mns_xml
+from emulator.clock import NO_SKEW, Skew
 from emulator.mns_auth import Caller, MnsAuthenticator, MnsRequest
 from emulator.mns_errors import MnsError
 from emulator.queues import (
@@ -22,12 +23,16 @@ from emulator.queues import (
     QueueStore,
     Sent,
 )
+from emulator.running_plan import RequestFaults
 
 MAX_BATCH: Final = 16
 _MAX_BATCH_SEND_BYTES: Final = 65_536
 _MAX_LISTED: Final = 1000
+# What a method on a queue's messages is called in a fault plan.
+_OPERATIONS: Final = {"GET": "receive", "DELETE": "delete", "PUT": "renew", "POST": "send"}
 _QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _MAX_QUEUE_NAME: Final = 120
+_MAX_DIGITS: Final = 12
 # The names that are also written with a capital, by Python, Java and Go (docs use lower case).
 _EITHER_CASE: Final = {
     "ReceiptHandle": "receiptHandle",
@@ -73,36 +78,62 @@ class _Asked(NamedTuple):
     caller: Caller
     now_ms: int
     host_url: str
+    faults: RequestFaults | None
 
 
 class MnsService:
     """Answers MNS requests from the queues of a store."""
 
     def __init__(
-        self, store: QueueStore, authenticator: MnsAuthenticator, defaults: QueueAttributes
+        self,
+        store: QueueStore,
+        authenticator: MnsAuthenticator,
+        defaults: QueueAttributes,
+        *,
+        dead_handle_code: str = "ReceiptHandleError",
+        allow_zero_visibility: bool = False,
     ) -> None:
-        """Serve ``store``; ``defaults`` are what CreateQueue leaves unsaid."""
+        """Serve ``store``.
+
+        Args:
+            store: the queues.
+            authenticator: says who asks.
+            defaults: what CreateQueue leaves unsaid.
+            dead_handle_code: ``ReceiptHandleError`` (doc 35138) or ``MessageNotExist`` (27477).
+            allow_zero_visibility: whether ChangeMessageVisibility takes 0 for "visible at once";
+                doc 35142 begins at 1, the Python client lets 0 through.
+        """
         self._store = store
         self._authenticator = authenticator
         self._defaults = defaults
+        self._dead_handle_code = dead_handle_code
+        self._least_visibility_secs = 0 if allow_zero_visibility else 1
 
-    def answer(self, request: MnsRequest, now_ms: int, host_url: str) -> Answer | Poll:
+    def answer(
+        self,
+        request: MnsRequest,
+        now_ms: int,
+        host_url: str,
+        *,
+        skew: Skew = NO_SKEW,
+        faults: RequestFaults | None = None,
+    ) -> Answer | Poll:
         """Do what the request asks; raises :class:`MnsError` to refuse it."""
-        caller = self._authenticator.authenticate(request, now_ms)
-        asked = _Asked(request, _parse_query(request.query), caller, now_ms, host_url)
+        caller = self._authenticator.authenticate(request, now_ms, skew=skew, faults=faults)
+        asked = _Asked(request, _parse_query(request.query), caller, now_ms, host_url, faults)
         parts = request.path.split("/")  # ['', 'queues', name, 'messages']
-        match len(parts), parts[-1]:
-            case (2, _) | (3, ""):
+        match parts:
+            case ["", "queues", name, "messages"]:
+                return self._messages(asked, name)
+            case ["", "queues"] | ["", "queues", ""]:
                 return self._list(asked)
-            case 3, name:
+            case ["", "queues", name]:
                 return self._queue(asked, name)
-            case 4, "messages":
-                return self._messages(asked, parts[2])
             case _:
                 raise MnsError("InvalidRequestURL")
 
     def _messages(self, asked: _Asked, name: str) -> Answer | Poll:
-        request, query, caller, now_ms, _ = asked
+        request, query, caller, now_ms, _, faults = asked
         sends = request.method == "POST"
         # A token is for consuming one queue. What it may not do is refused before anything is
         # said about the queue, as observed for a queue name that did not exist.
@@ -111,24 +142,24 @@ class MnsService:
         queue = self._existing(name)
         match request.method:
             case "GET":
-                return _receive(queue, query, now_ms)
+                return _receive(queue, query, now_ms, faults)
             case "DELETE" if request.body:
-                return _batch_delete(queue, request.body, now_ms)
+                return self._batch_delete(queue, request.body, now_ms, faults)
             case "DELETE":
-                return _delete(queue, query, now_ms)
+                return self._delete(queue, query, now_ms, faults)
             case "PUT":
-                return _change_visibility(queue, query, now_ms)
+                return self._change_visibility(queue, query, now_ms, faults)
             case "POST":
                 return _send(queue, request.body, now_ms)
             case _:
                 raise MnsError("InvalidRequestURL")
 
     def _queue(self, asked: _Asked, name: str) -> Answer:
-        request, query, caller, now_ms, _ = asked
+        request, query, caller, now_ms, _, _ = asked
         if caller.queue_name is not None:
             raise MnsError("AccessDeniedByRamPolicy")
         match request.method:
-            case "PUT" if query.get("metaoverride") == "true":
+            case "PUT" if _has_flag(query, "metaoverride"):
                 queue = self._existing(name)
                 given = mns_xml.parse_attributes(request.body)
                 attributes = _attributes(given, queue.attributes)
@@ -161,7 +192,7 @@ class MnsService:
         return Answer(204, headers=location)
 
     def _list(self, asked: _Asked) -> Answer:
-        request, _, caller, now_ms, host_url = asked
+        request, _, caller, now_ms, host_url, _ = asked
         if request.method != "GET":
             raise MnsError("InvalidRequestURL")
         if caller.queue_name is not None:
@@ -187,14 +218,76 @@ class MnsService:
             raise MnsError("QueueNotExist")
         return queue
 
+    def _delete(
+        self,
+        queue: MessageQueue,
+        query: Mapping[str, str],
+        now_ms: int,
+        faults: RequestFaults | None,
+    ) -> Answer:
+        handle = query.get("receiptHandle")
+        if not handle:
+            raise MnsError("MissingReceiptHandle")
+        dead, refused = mns_faults.delete(queue, [handle], now_ms, faults)
+        if dead:
+            raise MnsError(self._dead_handle_code)
+        for _, code in refused:
+            raise MnsError(code)
+        return Answer(204)
 
-def _receive(queue: MessageQueue, query: Mapping[str, str], now_ms: int) -> Answer | Poll:
+    def _batch_delete(
+        self, queue: MessageQueue, body: bytes, now_ms: int, faults: RequestFaults | None
+    ) -> Answer:
+        handles = mns_xml.parse_handles(body)
+        if not 1 <= len(handles) <= MAX_BATCH:
+            raise MnsError("InvalidArgument", "the number of receipt handles")
+        dead, refused = mns_faults.delete(queue, handles, now_ms, faults)
+        if not (dead or refused):
+            return Answer(204)
+        errors = [*((handle, self._dead_handle_code) for handle in dead), *refused]
+        return Answer(404, mns_xml.handle_errors_document(errors))
+
+    def _change_visibility(
+        self,
+        queue: MessageQueue,
+        query: Mapping[str, str],
+        now_ms: int,
+        faults: RequestFaults | None,
+    ) -> Answer:
+        handle = query.get("receiptHandle")
+        if not handle:
+            raise MnsError("MissingReceiptHandle")
+        timeout = query.get("visibilityTimeout")
+        if not timeout:
+            raise MnsError("MissingVisibilityTimeout")
+        least = self._least_visibility_secs
+        timeout_secs = _number(timeout, "VisibilityTimeout", least, 43_200)
+        received = mns_faults.change_visibility(queue, handle, timeout_secs, now_ms, faults)
+        if received is None:
+            raise MnsError(self._dead_handle_code)
+        return Answer(200, mns_xml.visibility_document(received))
+
+
+def operation_of(request: MnsRequest) -> tuple[str, str | None]:
+    """Return what a request is to the fault plan, and its queue; '' if it is none of its business."""
+    match request.path.split("/"):
+        case ["", "queues", name, "messages"]:
+            if request.method == "GET" and "peekonly=true" in request.query.lower():
+                return "peek", name
+            return _OPERATIONS.get(request.method, ""), name
+        case _:
+            return "", None
+
+
+def _receive(
+    queue: MessageQueue, query: Mapping[str, str], now_ms: int, faults: RequestFaults | None
+) -> Answer | Poll:
     batch = query.get("numOfMessages")
     count = 1 if batch is None else _number(batch, "numOfMessages", 1, MAX_BATCH)
     wait_secs = queue.attributes.polling_wait_secs
     if "waitseconds" in query:
         wait_secs = _number(query["waitseconds"], "waitseconds", 0, 30)
-    peek = query.get("peekonly") == "true"
+    peek = _has_flag(query, "peekonly")
 
     def attempt(at_ms: int) -> Answer | None:
         if peek:
@@ -204,7 +297,7 @@ def _receive(queue: MessageQueue, query: Mapping[str, str], now_ms: int) -> Answ
             if batch is None:
                 return Answer(200, mns_xml.peeked_document(seen[0]))
             return Answer(200, mns_xml.peeked_batch_document(seen))
-        received = queue.receive(count, at_ms)
+        received = mns_faults.receive(queue, count, at_ms, faults)
         if not received:
             return None
         if batch is None:
@@ -214,60 +307,32 @@ def _receive(queue: MessageQueue, query: Mapping[str, str], now_ms: int) -> Answ
     answer = attempt(now_ms)
     if answer is not None:
         return answer
-    if peek or not wait_secs:
+    if peek or not wait_secs or (faults is not None and faults.cuts_poll(now_ms)):
         raise MnsError("MessageNotExist")
     return Poll(queue, now_ms + wait_secs * 1000, attempt)
 
 
-def _delete(queue: MessageQueue, query: Mapping[str, str], now_ms: int) -> Answer:
-    handle = query.get("receiptHandle")
-    if not handle:
-        raise MnsError("MissingReceiptHandle")
-    if queue.delete([handle], now_ms):
-        raise MnsError("ReceiptHandleError")
-    return Answer(204)
-
-
-def _batch_delete(queue: MessageQueue, body: bytes, now_ms: int) -> Answer:
-    handles = mns_xml.parse_handles(body)
-    if not 1 <= len(handles) <= MAX_BATCH:
-        raise MnsError("InvalidArgument", "the number of receipt handles")
-    dead = queue.delete(handles, now_ms)
-    return Answer(404, mns_xml.handle_errors_document(dead)) if dead else Answer(204)
-
-
-def _change_visibility(queue: MessageQueue, query: Mapping[str, str], now_ms: int) -> Answer:
-    handle = query.get("receiptHandle")
-    if not handle:
-        raise MnsError("MissingReceiptHandle")
-    timeout = query.get("visibilityTimeout")
-    if not timeout:
-        raise MnsError("MissingVisibilityTimeout")
-    timeout_secs = _number(timeout, "VisibilityTimeout", 1, 43_200)
-    received = queue.change_visibility(handle, timeout_secs, now_ms)
-    if received is None:
-        raise MnsError("ReceiptHandleError")
-    return Answer(200, mns_xml.visibility_document(received))
-
-
 def _send(queue: MessageQueue, body: bytes, now_ms: int) -> Answer:
     # The root element decides, as on the real service: one path serves both operations.
-    if b"<Messages" not in body:
-        entry = mns_xml.parse_message(body)
-        sent, text = _send_one(queue, entry, now_ms)
+    entries = mns_xml.parse_sends(body)
+    if isinstance(entries, mns_xml.MessageEntry):
+        sent, text = _send_one(queue, entries, now_ms)
         return Answer(201, mns_xml.sent_document(sent, text))
-    entries = mns_xml.parse_messages(body)
     if not 1 <= len(entries) <= MAX_BATCH:
         raise MnsError("InvalidArgument", "the number of messages")
     if sum(len((entry.body or "").encode()) for entry in entries) > _MAX_BATCH_SEND_BYTES:
         raise MnsError("InvalidArgument", "the total size of the messages")
     results: list[tuple[Sent, str] | MnsError] = []
+    # Alibaba's clients look for refused entries only where the status is none of success; which
+    # one it is, no document says.
+    status = 201
     for entry in entries:
         try:
             results.append(_send_one(queue, entry, now_ms))
         except MnsError as error:
             results.append(error)
-    return Answer(201, mns_xml.sent_batch_document(results))
+            status = error.status
+    return Answer(status, mns_xml.sent_batch_document(results))
 
 
 def _send_one(queue: MessageQueue, entry: mns_xml.MessageEntry, now_ms: int) -> tuple[Sent, str]:
@@ -288,9 +353,11 @@ def _parse_query(query: str) -> dict[str, str]:
     parsed: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")
-        if name not in _QUERY_NAMES and name.lower() in _LOWERED_QUERY_NAMES:
-            # Observed: 'WaitSeconds' instead of 'waitseconds' is answered with a 500.
-            raise MnsError("InternalServerError")
+        if name not in _QUERY_NAMES:
+            if name.lower() in _LOWERED_QUERY_NAMES:
+                # Observed: 'WaitSeconds' instead of 'waitseconds' is answered with a 500.
+                raise MnsError("InternalServerError")
+            raise MnsError("InvalidQueryString", name)
         parsed[_EITHER_CASE.get(name, name)] = unquote(value)
     return parsed
 
@@ -315,7 +382,16 @@ def _attributes(given: Mapping[str, str], base: QueueAttributes) -> QueueAttribu
     )
 
 
+def _has_flag(query: Mapping[str, str], name: str) -> bool:
+    """Whether the flag is there; its one value is "true" (doc 35141)."""
+    value = query.get(name)
+    if value not in (None, "true"):
+        raise MnsError("InvalidArgument", name)
+    return value is not None
+
+
 def _number(text: str, name: str, lowest: int, highest: int) -> int:
-    if not (text.isascii() and text.isdigit() and lowest <= int(text[:12]) <= highest):
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    if not (is_number and lowest <= int(text) <= highest):
         raise MnsError("InvalidArgument", name)
     return int(text)

@@ -1,7 +1,7 @@
 """MNS over ASGI: reads requests, waits for long polls, writes answers.
 
 Written on bare ASGI, without a framework's request and response objects: a reader that drains
-the queues spends most of its time here.
+the queues spends most of its time here. Faults are applied here too, and cost nothing without a plan.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from emulator import mns_xml
-from emulator.mns import Answer, MnsService, Poll
+from emulator.clock import Skew
+from emulator.mns import Answer, MnsService, Poll, operation_of
 from emulator.mns_auth import VERSION, MnsRequest
 from emulator.mns_errors import MnsError
+from emulator.running_plan import Hit, RequestFaults
+from emulator.wire import Exchange, Reply
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from emulator.clock import Clock
+    from emulator.injector import FaultInjector
     from emulator.queues import MessageQueue
 
-_NO_CONTENT: Final = 204
 _CONSTANT_HEADERS: Final = [
     (b"content-type", b"text/xml;charset=utf-8"),
     (b"server", b"AliyunMNS"),
@@ -73,39 +76,70 @@ class Pollers:
 class MnsEndpoint:
     """The ASGI application under ``/queues``."""
 
-    def __init__(self, service: MnsService, clock: Clock, pollers: Pollers, seed: str) -> None:
+    def __init__(
+        self,
+        service: MnsService,
+        clock: Clock,
+        pollers: Pollers,
+        injector: FaultInjector,
+        seed: str,
+    ) -> None:
         """Serve ``service``; request ids are a function of ``seed`` and of the order."""
         self._service = service
         self._clock = clock
         self._pollers = pollers
+        self._injector = injector
         self._random = random.Random(f"{seed}/requests")  # noqa: S311 (ids, not secrets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        exchange = Exchange(scope, receive, send)
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        body = await _read_body(receive)
         request = MnsRequest(
             scope["method"],
             scope["raw_path"].decode("latin-1"),
             scope["query_string"].decode("latin-1"),
             headers,
-            body,
+            await exchange.body(),
         )
         request_id = f"{self._random.getrandbits(96):024X}"
-        host_url = f"http://{headers.get('host', '')}"
-        try:
-            answer = self._service.answer(request, self._clock.now_ms(), host_url)
-            if isinstance(answer, Poll):
-                answer = await self._poll(answer, receive)
-        except MnsError as error:
-            answer = Answer(error.status, mns_xml.error_document(error, request_id, host_url))
-        await _write(send, answer, request_id)
+        plan = self._injector.plan
+        if plan is None:
+            reply = await self._do(request, request_id, exchange)
+            await exchange.answer(reply, self._clock.now_ms())
+            return
 
-    async def _poll(self, poll: Poll, receive: Receive) -> Answer:
+        async def do(faults: RequestFaults) -> Reply:
+            return await self._do(request, request_id, exchange, faults)
+
+        def refuse(hit: Hit) -> Reply:
+            return _refusal(MnsError(hit.code), request, request_id)
+
+        faults = RequestFaults(plan, *operation_of(request))
+        await self._injector.serve(exchange, faults, do, refuse)
+
+    async def _do(
+        self,
+        request: MnsRequest,
+        request_id: str,
+        exchange: Exchange,
+        faults: RequestFaults | None = None,
+    ) -> Reply:
+        skew = Skew(self._clock.advanced_ms, 0 if faults is None else faults.skew_ms)
+        now_ms, host_url = self._clock.now_ms(), _host_url(request)
+        try:
+            answer = self._service.answer(request, now_ms, host_url, skew=skew, faults=faults)
+            if isinstance(answer, Poll):
+                answer = await self._poll(answer, exchange)
+        except MnsError as error:
+            return _refusal(error, request, request_id)
+        return _reply(answer, request_id)
+
+    async def _poll(self, poll: Poll, exchange: Exchange) -> Answer:
         # A client that hangs up must not take messages with it.
-        gone = asyncio.ensure_future(_until_disconnected(receive))
+        gone = asyncio.ensure_future(exchange.disconnected())
         try:
             answer = await self._pollers.wait(poll, gone)
         finally:
@@ -115,27 +149,19 @@ class MnsEndpoint:
         return answer
 
 
-async def _read_body(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        message = await receive()
-        body += message.get("body", b"")
-    return body
+def _host_url(request: MnsRequest) -> str:
+    return f"http://{request.headers.get('host', '')}"
 
 
-async def _until_disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _refusal(error: MnsError, request: MnsRequest, request_id: str) -> Reply:
+    document = mns_xml.error_document(error, request_id, _host_url(request))
+    return _reply(Answer(error.status, document), request_id)
 
 
-async def _write(send: Send, answer: Answer, request_id: str) -> None:
+def _reply(answer: Answer, request_id: str) -> Reply:
     headers = [*_CONSTANT_HEADERS, (b"x-mns-request-id", request_id.encode())]
-    if answer.status != _NO_CONTENT:
-        headers.append((b"content-length", b"%d" % len(answer.body)))
     headers += [(name.encode(), value.encode()) for name, value in answer.headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return Reply(answer.status, headers, answer.body)
 
 
 def _wake(signals: set[asyncio.Future[None]]) -> None:

@@ -7,8 +7,8 @@ requests are read by local name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -17,6 +17,22 @@ from emulator.queues import Depths, Message, MessageQueue, Received, Sent, body_
 
 _PROLOG = '<?xml version="1.0"?>'
 _XMLNS = ' xmlns="http://mns.aliyuncs.com/doc/v1"'
+# Newer clients send these with a message; the emulator keeps no properties and has no FIFO queues.
+_PROPERTIES: Final = ("UserProperties", "SystemProperties")
+_MESSAGE_ELEMENTS: Final = (
+    "MessageBody",
+    "DelaySeconds",
+    "Priority",
+    "MessageGroupId",
+    *_PROPERTIES,
+)
+# All that GetQueueAttributes answers with, so that it may be written back; the last six have no effect.
+_QUEUE_ELEMENTS: Final = (
+    "DelaySeconds", "MaximumMessageSize", "MessageRetentionPeriod", "VisibilityTimeout",
+    "PollingWaitSeconds", "LoggingEnabled",
+    "QueueName", "CreateTime", "LastModifyTime",
+    "ActiveMessages", "InactiveMessages", "DelayMessages",
+)  # fmt: skip
 
 
 class MessageEntry(NamedTuple):
@@ -80,12 +96,11 @@ def visibility_document(received: Received) -> bytes:
     ).encode()
 
 
-def handle_errors_document(handles: Iterable[str]) -> bytes:
-    """Answer to a BatchDeleteMessage of which some handles were dead; only those are listed."""
-    dead = MnsError("ReceiptHandleError")
+def handle_errors_document(refused: Iterable[tuple[str, str]]) -> bytes:
+    """Answer to a BatchDeleteMessage of which these handles failed, each with its code."""
     errors = "".join(
-        f"<Error>{_refused(dead)}<ReceiptHandle>{escape(handle)}</ReceiptHandle></Error>"
-        for handle in handles
+        f"<Error>{_refused(MnsError(code))}<ReceiptHandle>{escape(handle)}</ReceiptHandle></Error>"
+        for handle, code in refused
     )
     return f"{_PROLOG}<Errors{_XMLNS}>{errors}</Errors>".encode()
 
@@ -115,14 +130,12 @@ def queue_list_document(queues: Iterable[QueueMeta], next_marker: str | None) ->
     return f"{_PROLOG}<Queues{_XMLNS}>{rendered}{marker}</Queues>".encode()
 
 
-def parse_message(body: bytes) -> MessageEntry:
-    """Read a ``<Message>`` to send."""
-    return _entry(_root(body, "Message"))
-
-
-def parse_messages(body: bytes) -> list[MessageEntry]:
-    """Read ``<Messages>`` to send."""
-    return [_entry(child) for child in _children(_root(body, "Messages"), "Message")]
+def parse_sends(body: bytes) -> MessageEntry | list[MessageEntry]:
+    """Read what is to be sent: a ``<Message>``, or the list of ``<Messages>``."""
+    root = _root(body, "Message", "Messages")
+    if _local_name(root) == "Message":
+        return _entry(root)
+    return [_entry(child) for child in _children(root, "Message")]
 
 
 def parse_handles(body: bytes) -> list[str]:
@@ -135,15 +148,15 @@ def parse_attributes(body: bytes) -> Mapping[str, str]:
     """Read ``<Queue>``: the attributes that the client gives, by element name."""
     if not body:
         return {}
-    return {_local_name(child): child.text or "" for child in _root(body, "Queue")}
+    return _texts(_root(body, "Queue"), _QUEUE_ELEMENTS)
 
 
-def _root(body: bytes, expected: str) -> ElementTree.Element:
+def _root(body: bytes, *expected: str) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 (expat limits entity expansion itself)
     except ElementTree.ParseError:
         raise MnsError("MalformedXML") from None
-    if _local_name(root) != expected:
+    if _local_name(root) not in expected:
         raise MnsError("InvalidArgument", "the XML document's root element")
     return root
 
@@ -163,8 +176,19 @@ def _local_name(element: ElementTree.Element) -> str:
 
 
 def _entry(element: ElementTree.Element) -> MessageEntry:
-    found = {_local_name(child): child.text or "" for child in element}
+    found = _texts(element, _MESSAGE_ELEMENTS)
     return MessageEntry(found.get("MessageBody"), found.get("DelaySeconds"), found.get("Priority"))
+
+
+def _texts(element: ElementTree.Element, known: Collection[str]) -> dict[str, str]:
+    """Read an element that holds texts, each at most once; the schema knows no others."""
+    texts: dict[str, str] = {}
+    for child in element:
+        name = _local_name(child)
+        if name not in known or name in texts or (len(child) and name not in _PROPERTIES):
+            raise MnsError("InvalidArgument", f"the element {name}")
+        texts[name] = child.text or ""
+    return texts
 
 
 def _message(received: Received, xmlns: str = "") -> str:

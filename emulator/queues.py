@@ -114,6 +114,8 @@ class MessageQueue:
         self._active: list[deque[Message]] = [deque() for _ in range(LOWEST_PRIORITY + 1)]
         self._hidden: dict[str, Message] = {}
         self._reappearing: list[tuple[int, int, list[str]]] = []
+        # Leased and visible all the same, by a fault; with the handle that is good until a receive.
+        self._still_visible: dict[Message, str] = {}
         scatter = random.Random(f"{seed}/{name}")  # noqa: S311 (ids, not secrets)
         # The creation time is in the id: a restarted emulator must not repeat itself, because
         # its readers rightly take a repeated message id for a redelivery.
@@ -159,6 +161,9 @@ class MessageQueue:
                     message.first_dequeued_at_ms = now_ms
                 message.dequeue_count += 1
                 received.append(message)
+        if self._still_visible:
+            for message in received:
+                self._hidden.pop(self._still_visible.pop(message, ""), None)
         return self._hide(received, visible_at_ms) if received else []
 
     def peek(self, count: int, now_ms: int) -> list[Message]:
@@ -183,6 +188,8 @@ class MessageQueue:
             message = take(handle, None)
             if message is None or message.enqueued_at_ms <= oldest_ms:
                 dead.append(handle)
+            elif self._still_visible.pop(message, ""):
+                self._active[message.priority].remove(message)
         self._forget_dead_deadlines()
         return dead
 
@@ -195,9 +202,31 @@ class MessageQueue:
         if message is None or self._is_expired(message, now_ms):
             return None
         (received,) = self._hide([message], now_ms + timeout_secs * 1000)
+        if message in self._still_visible:
+            self._still_visible[message] = received.receipt_handle
         self._forget_dead_deadlines()
         self.on_change()
         return received
+
+    def shuffle(self, count: int, chance: random.Random) -> None:
+        """Bring any ``count`` visible messages of each priority to its front (a fault)."""
+        for active in self._active:
+            for place in range(min(count, len(active))):
+                other = chance.randrange(place, len(active))
+                active[place], active[other] = active[other], active[place]
+
+    def leave_visible(self, received: Received) -> None:
+        """Keep a message that was just received in sight, first of its priority (a fault)."""
+        message, handle = received
+        self._still_visible[message] = handle
+        self._active[message.priority].appendleft(message)
+        self.on_change()
+
+    def shorten_lease(self, receipt_handle: str, until_ms: int) -> None:
+        """Let a lease end earlier than its next visible time says (a fault)."""
+        self._hidings += 1
+        heapq.heappush(self._reappearing, (until_ms, self._hidings, [receipt_handle]))
+        self.on_change()
 
     def next_visible_at_ms(self) -> int | None:
         """Return when the next hidden message comes (back) into sight, if any."""
@@ -207,14 +236,22 @@ class MessageQueue:
     def depths(self, now_ms: int) -> Depths:
         """Count the messages in each state; expired ones are not counted."""
         self._reveal(now_ms)
-        active = sum(not self._is_expired(message, now_ms) for message in self._visible())
+        return Depths(*map(len, self.states(now_ms)))
+
+    def states(self, now_ms: int) -> tuple[list[Message], list[Message], list[Message]]:
+        """Return the active, the inactive and the delayed messages; expired ones are in none."""
+        self._reveal(now_ms)
+        active = [each for each in self._visible() if not self._is_expired(each, now_ms)]
         hidden = [
-            message.dequeue_count
-            for message in self._hidden.values()
-            if not self._is_expired(message, now_ms)
+            each
+            for each in self._hidden.values()
+            if not self._is_expired(each, now_ms) and each not in self._still_visible
         ]
-        delayed = hidden.count(0)
-        return Depths(active, len(hidden) - delayed, delayed)
+        return (
+            active,
+            [each for each in hidden if each.dequeue_count],
+            [each for each in hidden if not each.dequeue_count],
+        )
 
     def _is_expired(self, message: Message, now_ms: int) -> bool:
         return message.enqueued_at_ms + self.attributes.retention_secs * 1000 <= now_ms
@@ -245,7 +282,7 @@ class MessageQueue:
         while self._reappearing and self._reappearing[0][0] <= now_ms:
             for handle in heapq.heappop(self._reappearing)[2]:
                 message = self._hidden.pop(handle, None)
-                if message is not None:
+                if message is not None and not self._still_visible.pop(message, ""):
                     self._active[message.priority].append(message)
 
     def _forget_dead_deadlines(self) -> None:

@@ -1,4 +1,4 @@
-"""The RPC actions: QueryTokenForMnsQueue, SendSms, SendBatchSms, QuerySendDetails.
+"""The RPC actions: QueryTokenForMnsQueue, SendSms, SendBatchSms, QuerySendDetails, QuerySendStatistics.
 
 What the gateway refuses is an HTTP error (:class:`RpcError`); what a service refuses is HTTP 200
 with a Code that is not OK (:class:`ServiceRefusal`). Clients must handle both.
@@ -16,7 +16,7 @@ from emulator.access import Keyring
 from emulator.carrier import DELIVERED, SmsOrder, SmsRecord
 from emulator.clock import BEIJING, beijing_text
 from emulator.rpc_auth import RpcCall, RpcError
-from emulator.sms_center import SmsCenter
+from emulator.sms_center import DayTotals, SmsCenter
 
 Json = dict[str, object]
 
@@ -34,7 +34,11 @@ _MAX_BATCH_RECIPIENTS: Final = 100
 _MAX_OUT_ID: Final = 255
 _MAX_PAGE_SIZE: Final = 50
 _MAX_PAGE: Final = 10**9
+_MAX_DIGITS: Final = 12
 _DETAILS_DAYS: Final = 30
+# IsGlobe (397330): 1 is the mainland, 2 everywhere else.
+_SCOPES: Final = {"1": False, "2": True}
+_TEMPLATE_TYPES: Final = frozenset({"0", "1", "2", "3", "7"})
 _AWAITING, _FAILED, _DELIVERED = 1, 2, 3
 
 
@@ -61,7 +65,16 @@ class RpcService:
             "SendSms": self._send_sms,
             "SendBatchSms": self._send_batch_sms,
             "QuerySendDetails": self._query_send_details,
+            "QuerySendStatistics": self._query_send_statistics,
         }
+
+    def request_id(self) -> str:
+        """Make the id of a call."""
+        return self._center.request_id()
+
+    def queue_name(self, message_type: str) -> str:
+        """Return the name of the queue for messages of that type."""
+        return self._queue_prefix + message_type
 
     def answer(self, call: RpcCall, request_id: str, now_ms: int) -> Json:
         """Return the JSON answer; raises :class:`RpcError` for what the gateway checks."""
@@ -78,7 +91,7 @@ class RpcService:
         message_type = _required(given, "MessageType")
         if message_type not in _MESSAGE_TYPES:
             raise ServiceRefusal("isv.INVALID_PARAMETERS", "MessageType")
-        token = self._keyring.issue(self._queue_prefix + message_type, now_ms)
+        token = self._keyring.issue(self.queue_name(message_type), now_ms)
         return {
             "MessageTokenDTO": {
                 "AccessKeyId": token.key_id,
@@ -138,6 +151,37 @@ class RpcService:
             "SmsSendDetailDTOs": {"SmsSendDetailDTO": [_detail(each, now_ms) for each in shown]},
         }
 
+    def _query_send_statistics(self, given: Mapping[str, str], now_ms: int) -> Json:
+        first, last = _day(given, "StartDate"), _day(given, "EndDate")
+        is_abroad = _SCOPES.get(_required(given, "IsGlobe"))
+        size = _page_number(_required(given, "PageSize"), _MAX_PAGE_SIZE)
+        page = _page_number(_required(given, "PageIndex"), _MAX_PAGE)
+        template_type = given.get("TemplateType") or None
+        if is_abroad is None or last < first:
+            raise ServiceRefusal("isv.INVALID_PARAMETERS", "IsGlobe, StartDate, EndDate")
+        if template_type is not None and template_type not in _TEMPLATE_TYPES:
+            raise ServiceRefusal("isv.INVALID_PARAMETERS", "TemplateType")
+        totals = self._center.totals(
+            first,
+            last,
+            now_ms,
+            is_abroad=is_abroad,
+            sign_name=given.get("SignName") or None,
+            template_type=None if template_type is None else int(template_type),
+        )
+        shown = totals[(page - 1) * size : page * size]
+        return {"Data": {"TargetList": list(map(_totals, shown)), "TotalSize": len(totals)}}
+
+
+def _totals(day: DayTotals) -> Json:
+    return {
+        "SendDate": day.day,
+        "TotalCount": day.delivered + day.failed + day.awaiting,
+        "RespondedSuccessCount": day.delivered,
+        "RespondedFailCount": day.failed,
+        "NoRespondedCount": day.awaiting,
+    }
+
 
 def _detail(record: SmsRecord, now_ms: int) -> Json:
     send = record.send
@@ -180,13 +224,23 @@ def _require_numbers(numbers: list[str], most: int) -> None:
 
 
 def _require_recent(day: str, now_ms: int) -> None:
-    try:
-        asked = datetime.strptime(day, "%Y%m%d").replace(tzinfo=BEIJING)
-    except ValueError:
-        raise ServiceRefusal("isv.INVALID_PARAMETERS", "SendDate") from None
-    today = datetime.fromtimestamp(now_ms / 1000, BEIJING)
-    if not today - timedelta(days=_DETAILS_DAYS + 1) <= asked <= today:
+    """Refuse days other than today and the 30 before it, in Beijing's calendar."""
+    today = datetime.fromtimestamp(now_ms / 1000, BEIJING).date()
+    days = {f"{today - timedelta(days=ago):%Y%m%d}" for ago in range(_DETAILS_DAYS + 1)}
+    if day not in days:
         raise ServiceRefusal("isv.INVALID_PARAMETERS", "SendDate")
+
+
+def _day(given: Mapping[str, str], name: str) -> str:
+    """Read a day that exists, as ``20170901``."""
+    text = _required(given, name)
+    try:
+        day = datetime.strptime(text, "%Y%m%d").replace(tzinfo=BEIJING)
+    except ValueError:
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", name) from None
+    if f"{day:%Y%m%d}" != text:  # strptime takes single digits, too
+        raise ServiceRefusal("isv.INVALID_PARAMETERS", name)
+    return text
 
 
 def _required(given: Mapping[str, str], name: str) -> str:
@@ -197,7 +251,8 @@ def _required(given: Mapping[str, str], name: str) -> str:
 
 
 def _page_number(text: str, highest: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= highest):
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    if not (is_number and 1 <= int(text) <= highest):
         raise ServiceRefusal("isv.INVALID_PARAMETERS", "CurrentPage, PageSize")
     return int(text)
 

@@ -14,7 +14,7 @@ from typing import Final
 import uvicorn
 
 from emulator.app import Emulator
-from emulator.clock import SystemClock
+from emulator.clock import Clock
 from emulator.one_write import OneWriteProtocol
 from emulator.settings import EmulatorSettings, SettingsError, parse_settings
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         # What is preloaded lives as long as the process: not the garbage collector's business.
         gc.disable()
         try:
-            emulator = Emulator(settings, SystemClock())
+            emulator = Emulator(settings, Clock())
             emulator.preload()
         except OSError as error:
             reason = f"the send log cannot be written ({error.strerror}): see --traffic_send_log"
@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
             log_level="error",
             access_log=False,
             server_header=False,
+            date_header=False,  # each answer's own says what time the emulator believes it is
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_SECS,
             timeout_graceful_shutdown=1,

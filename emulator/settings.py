@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib import resources
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final
 
 from emulator.carrier import CarrierRates
+from emulator.faults import FaultPlan, FaultPlanError, parse_plan
 from emulator.queues import QueueAttributes
 
 EXPIRED_TOKEN_CODES: Final = (
@@ -17,6 +20,8 @@ EXPIRED_TOKEN_CODES: Final = (
     "InvalidSecurityToken",
     "SecurityTokenExpired",
 )
+TIME_EXPIRED_STATUSES: Final = (400, 408)
+DEAD_HANDLE_CODES: Final = ("MessageNotExist", "ReceiptHandleError")
 
 
 class SettingsError(Exception):
@@ -46,9 +51,13 @@ class EmulatorSettings:
     key_secret: str = field(default="emulator-key-secret", repr=False)
     token_lifetime_secs: int = 600
     expired_token_code: str = "AccessDenied"  # noqa: S105 (an error code)
+    time_expired_status: int = 408
+    dead_handle_code: str = "ReceiptHandleError"
+    allow_zero_visibility: bool = False
     queue: QueueAttributes = QueueAttributes()
     carrier: CarrierRates = CarrierRates()
     traffic: TrafficSettings = TrafficSettings()
+    faults: FaultPlan | None = None
 
     @property
     def queue_prefix(self) -> str:
@@ -83,6 +92,9 @@ def parse_settings(argv: Sequence[str]) -> EmulatorSettings:
         key_secret=flags.key_secret,
         token_lifetime_secs=flags.token_lifetime_secs,
         expired_token_code=flags.expired_token_code,
+        time_expired_status=flags.time_expired_status,
+        dead_handle_code=flags.dead_handle_code,
+        allow_zero_visibility=flags.allow_zero_visibility,
         queue=QueueAttributes(
             retention_secs=flags.retention_secs,
             visibility_timeout_secs=flags.visibility_timeout_secs,
@@ -96,6 +108,7 @@ def parse_settings(argv: Sequence[str]) -> EmulatorSettings:
             garbage=flags.traffic_garbage,
             send_log=flags.traffic_send_log,
         ),
+        faults=None if flags.faults is None else _read_plan(flags.faults),
     )
 
 
@@ -116,10 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--uid", default=defaults.uid, help="account id in the queue names")
     add("--key_id", default=defaults.key_id, help="access key id of the account")
     add("--key_secret", default=defaults.key_secret, help="its secret")
+    add("--faults", metavar="FILE", help="fault plan to begin with (emulator/faults.py says what it "
+        f"may hold), or one that comes along: {', '.join(sorted(_ready_made_plans()))}")  # fmt: skip
     add("--token_lifetime_secs", type=_IntBetween(1, 86_400), default=defaults.token_lifetime_secs,
         help="how long a queue token lives")  # fmt: skip
-    add("--expired_token_code", choices=EXPIRED_TOKEN_CODES, default=defaults.expired_token_code,
-        help="how MNS refuses an expired token (undocumented)")  # fmt: skip
+    _add_open_questions(parser, defaults)
     queues = parser.add_argument_group("the two queues, and what CreateQueue leaves unsaid")
     queues.add_argument("--visibility_timeout_secs", type=_IntBetween(1, 43_200),
                         default=defaults.queue.visibility_timeout_secs,
@@ -144,6 +158,19 @@ def _parser() -> argparse.ArgumentParser:
                          help="where the application logs its sends, as JSON lines; a directory "
                          "gets one file per Beijing day")  # fmt: skip
     return parser
+
+
+def _add_open_questions(parser: argparse.ArgumentParser, defaults: EmulatorSettings) -> None:
+    add = parser.add_argument_group("where Alibaba's documents are silent or disagree").add_argument
+    add("--expired_token_code", choices=EXPIRED_TOKEN_CODES, default=defaults.expired_token_code,
+        help="how MNS refuses an expired token (undocumented)")  # fmt: skip
+    add("--time_expired_status", type=int, choices=TIME_EXPIRED_STATUSES,
+        default=defaults.time_expired_status,
+        help="status of TimeExpired, for a clock more than 15 minutes off (docs 27487, 27501)")  # fmt: skip
+    add("--dead_handle_code", choices=DEAD_HANDLE_CODES, default=defaults.dead_handle_code,
+        help="how a receipt handle that is no longer good is refused (docs 27477, 35138)")  # fmt: skip
+    add("--allow_zero_visibility", action="store_true",
+        help="let ChangeMessageVisibility take 0 for at once; doc 35142 begins at 1")  # fmt: skip
 
 
 def _add_carrier_flags(parser: argparse.ArgumentParser, defaults: CarrierRates) -> None:
@@ -196,6 +223,24 @@ def _share(text: str) -> float:
     if number > 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
     return number
+
+
+def _ready_made_plans() -> dict[str, bytes]:
+    plans = resources.files("emulator").joinpath("fault_plans").iterdir()
+    return {plan.name.removesuffix(".json"): plan.read_bytes() for plan in plans}
+
+
+def _read_plan(given: str) -> FaultPlan:
+    plans = _ready_made_plans()
+    try:
+        return parse_plan(plans.get(given) or Path(given).read_bytes())
+    except OSError as error:
+        names = ", ".join(sorted(plans))
+        raise SettingsError(
+            f"--faults={given} cannot be read ({error.strerror}): name a file, or {names}"
+        ) from None
+    except FaultPlanError as error:
+        raise SettingsError(f"--faults={given}: {error}") from None
 
 
 def _is_loopback(host: str) -> bool:

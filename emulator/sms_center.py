@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
+from typing import Final, NamedTuple
 
-from emulator.carrier import Carrier, Send, SmsOrder, SmsRecord
+from emulator.carrier import DELIVERED, Carrier, Send, SmsOrder, SmsRecord
 from emulator.clock import beijing_day
 from emulator.outbox import Outbox
+
+_MAINLAND_NUMBER: Final = re.compile(r"(\+?86|0086)?1[0-9]{10}")
+# Template codes of the simulated traffic whose type is another than 1, a notification (397330).
+_TEMPLATE_TYPES: Final = {"SMS_154950901": 0, "SMS_154950905": 2, "SMS_154950906": 2}
+_NOTIFICATION: Final = 1
+
+
+class DayTotals(NamedTuple):
+    """What became of the SMS of a Beijing day (``20170901``), by the carrier's verdict."""
+
+    day: str
+    delivered: int
+    failed: int
+    awaiting: int
 
 
 class SmsCenter:
@@ -84,3 +101,43 @@ class SmsCenter:
             if beijing_day(record.sent_at_ms) == day
             and (biz_id is None or record.send.biz_id == biz_id)
         ]
+
+    def totals(  # noqa: PLR0913 (the filters of QuerySendStatistics)
+        self,
+        first: str,
+        last: str,
+        now_ms: int,
+        *,
+        is_abroad: bool,
+        sign_name: str | None,
+        template_type: int | None,
+    ) -> list[DayTotals]:
+        """Count the SMS of the Beijing days ``first`` to ``last`` that had any, oldest day first."""
+        counts: Counter[tuple[str, str]] = Counter()
+        days = set()
+        for record in self._records:
+            day = beijing_day(record.sent_at_ms)
+            order = record.send.order
+            is_asked_for = (
+                first <= day <= last
+                and bool(_MAINLAND_NUMBER.fullmatch(record.phone_number)) != is_abroad
+                and sign_name in (None, order.sign_name)
+                and template_type in (None, _template_type(order))
+            )
+            if is_asked_for:
+                days.add(day)
+                counts[day, _verdict(record, now_ms)] += 1
+        return [
+            DayTotals(day, *(counts[day, word] for word in ("delivered", "failed", "awaiting")))
+            for day in sorted(days)
+        ]
+
+
+def _template_type(order: SmsOrder) -> int:
+    return _TEMPLATE_TYPES.get(order.template_code, _NOTIFICATION)
+
+
+def _verdict(record: SmsRecord, now_ms: int) -> str:
+    if record.reported_at_ms is None or record.reported_at_ms > now_ms:
+        return "awaiting"
+    return "delivered" if record.err_code == DELIVERED else "failed"

@@ -9,10 +9,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Final
 
 from pipeline.clock import utc_now
 from pipeline.errors import OperatorError, SmsReceiptsError
+from pipeline.memory import choose_allocator
 
 _USAGE: Final = """\
 usage: sms-receipts COMMAND [FLAGS]     (COMMAND --help explains the flags)
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(flags: Sequence[str]) -> int:
     _quiet_libraries()
+    choose_allocator()
     from pipeline.options import run_options
     from pipeline.run import run
     from pipeline.summary import require_closed_ledger, run_summary
@@ -72,6 +75,7 @@ def _backfill(flags: Sequence[str]) -> int:
     from pipeline.summary import graph_summary
 
     options = backfill_options(flags)
+    signal.signal(signal.SIGINT, _stop_by_hand)
     with Catalog(options.job.dataset, utc_now) as catalog:
         counts = backfill(catalog, options.job, options.days, options.as_of or utc_now(), _say)
     sys.stdout.write(f"\n{graph_summary(counts)}\n\n")
@@ -102,6 +106,11 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "backfill": _backfill,
     "emulator": _emulator,
 }
+
+
+def _stop_by_hand(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
+    # With a text, as in pipeline.run.
+    raise KeyboardInterrupt("stopped by hand")
 
 
 def _say(line: str) -> None:

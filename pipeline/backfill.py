@@ -7,11 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime
 
 from pipeline.catalog import Catalog, Commit
-from pipeline.epochs import JobSettings, NewInput, RunInput, run_bounded_graph
+from pipeline.epochs import JobSettings, NewInput, RunInput, archive_files, run_bounded_graph
 from pipeline.errors import OutputError, SendLogError
+from pipeline.graph_faults import operators_sentences
 from pipeline.send_log_slices import send_log_slices
 from transforms import tables
-from transforms.archive import ArchiveFile, list_archive
+from transforms.archive import ArchiveFile
+from transforms.damage import Damage
 from transforms.moments import DAY_MS, day_name, to_ms
 
 # Failed send log entries belong to the day on which they were read, not to one that can be recomputed.
@@ -34,8 +36,8 @@ def backfill(
         The counts of the run.
 
     Raises:
-        OutputError: the dataset cannot be written, or archive files that it was made from are gone; it is
-            as it was.
+        OutputError: the dataset cannot be written, or archive files that it was made from are gone or
+            damaged since; it is as it was.
         SendLogError: the send log cannot be read, or is not the one that the dataset was made with.
         LedgerError: the counts do not add up; the dataset is as it was.
     """
@@ -43,7 +45,7 @@ def backfill(
         os.path.join(settings.archive, path): of_file
         for path, of_file in catalog.archive_days().items()
     }
-    listed = list_archive(settings.archive)
+    listed = archive_files(settings)
     # Reports of these days' sends may be later, and clocks that disagree move a report a day back.
     reported = range(days.start - 1, days.stop + settings.days_apart)
     _require_archive(settings, {file.path for file in listed}, known_days, reported)
@@ -60,6 +62,8 @@ def backfill(
         settings,
         RunInput(NewInput(files, send_log), as_of, days=days),
     )
+    with operators_sentences(settings.dataset):
+        _require_no_new_damage(catalog, manifest.damage, known_days)
     names = [day_name(day) for day in days]
     commit = Commit(
         kind="backfill",
@@ -109,6 +113,29 @@ def _require_archive(
             f"{gone[0]} first: correct --archive, restore them, or leave these days as they are; nothing was "
             "changed."
         )
+
+
+def _require_no_new_damage(
+    catalog: Catalog, found: Sequence[Damage], known_days: Collection[str]
+) -> None:
+    """Refuse to replace rows by less because a file that was whole when they were made is damaged now."""
+    for damage in found:
+        if damage.path not in known_days:
+            continue  # nothing was made from it yet
+        files = catalog.files(tables.FAILED_EVENTS.name, [day_name(damage.day)])
+        known = {
+            message_id
+            for file in files
+            for message_id in tables.read_rows(catalog.absolute(file.path), ["message_id"])
+            .column("message_id")
+            .to_pylist()
+        }
+        if not known.issuperset(damage.message_ids()):
+            raise OutputError(
+                f"The archive file {damage.path} has been damaged since these days were made from it, first "
+                f"at byte {damage.parts[0][0]:,}: restore it from a copy, or leave these days as they are; "
+                "nothing was changed."
+            )
 
 
 def _require_send_log(given: Set[str], known: Collection[str], say: Callable[[str], None]) -> None:

@@ -154,14 +154,14 @@ class Catalog:
         leaving = self._database.execute("SELECT path FROM data_files WHERE removed_by IS NOT NULL")
         return Written(self.dataset, frozenset(path for (path,) in leaving))
 
-    def unconsumed(self, archive_files: Iterable[str]) -> list[str]:
+    def unconsumed(self, archive_files: Sequence[str]) -> list[str]:
         """Those of the archive files that no epoch has read, in the given order."""
-        known = self._database.execute
-        return [
-            path
-            for path in archive_files
-            if known("SELECT 1 FROM archive_files WHERE path = ?", (path,)).fetchone() is None
-        ]
+        rows = self._database.execute(
+            "SELECT value FROM json_each(?)"
+            " WHERE NOT EXISTS (SELECT 1 FROM archive_files WHERE path = value)",
+            (json.dumps(archive_files),),
+        )
+        return [path for (path,) in rows]
 
     def archive_days(self) -> dict[str, list[int]]:
         """Every archive file that an epoch has read, with the Beijing days of its records."""

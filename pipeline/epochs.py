@@ -6,12 +6,13 @@ its counts add up, and commits. Killed anywhere before the commit, it never happ
 again and gets the same rows.
 """
 
+import logging
 import math
 import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -20,16 +21,17 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.catalog import Catalog, Commit
+from pipeline.errors import OutputError
 from pipeline.graph import BoundedInput, bounded_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import consumed_up_to, send_log_slices
 from transforms import tables
-from transforms.archive import ArchiveFile, list_archive
+from transforms.archive import ArchiveError, ArchiveFile, list_archive
 from transforms.intake import Scope
 from transforms.manifest import Manifest, read_manifest
 from transforms.match import Patience
-from transforms.moments import DAY_MS, to_ms
+from transforms.moments import DAY_MS, day_name, to_ms
 from transforms.send_log import SendLogSlice
 from transforms.settle import Settling
 from transforms.tables import NOTHING_WRITTEN, Written
@@ -42,6 +44,7 @@ _MESSAGES_PER_UNIT: Final = 125_000
 _MESSAGES_PER_EPOCH: Final = 2_000_000
 # What a send takes in a file of its kind, roughly; only the number of buckets depends on it.
 _BYTES_PER_SEND: Final = {".jsonl": 250, ".avro": 60, ".parquet": 60}
+_LOGGER: Final = logging.getLogger(__name__)
 _CARRIED: Final = (tables.OPEN_SENDS, tables.WAITING_REPORTS)
 
 
@@ -124,6 +127,22 @@ class RunInput:
     days: range | None = None
 
 
+def archive_files(
+    settings: JobSettings,
+    landed_from: date | None = None,
+    choose: Callable[[Sequence[str]], Sequence[str]] | None = None,
+) -> list[ArchiveFile]:
+    """List the archive, as :func:`list_archive` does.
+
+    Raises:
+        OutputError: it cannot be looked through.
+    """
+    try:
+        return list_archive(settings.archive, landed_from=landed_from, choose=choose)
+    except ArchiveError as failure:
+        raise OutputError(str(failure)) from None
+
+
 def find_new_input(
     catalog: Catalog, settings: JobSettings, landed_from: date | None = None
 ) -> NewInput:
@@ -135,16 +154,14 @@ def find_new_input(
         landed_from: skip what landed on earlier UTC days; None looks through the whole archive.
 
     Raises:
+        OutputError: the archive cannot be looked through.
         SendLogError: the send log cannot be read.
     """
-    archived = {
-        os.path.relpath(file.path, settings.archive): file
-        for file in list_archive(settings.archive, landed_from=landed_from)
-    }
+    archived = archive_files(settings, landed_from, catalog.unconsumed)
     send_log = (
         send_log_slices(settings.send_log, catalog.send_log_consumed()) if settings.send_log else []
     )
-    return NewInput([archived[path] for path in catalog.unconsumed(archived)], send_log)
+    return NewInput(archived, send_log)
 
 
 def run_epoch(
@@ -187,6 +204,8 @@ def run_epoch(
 def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> Manifest:
     """Run the bounded graph on any runner; what it wrote waits in ``staging``.
 
+    What archive files do not give back is told to the operator, a line for each file.
+
     Raises:
         OutputError: the staging directory cannot be written, or a file is gone.
         SendLogError: the send log cannot be read.
@@ -211,9 +230,13 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
     require_balance(manifest.counts)
     if manifest.counts["messages"] != given.new.messages:
         raise LedgerError(
-            f"The archive files' names promise {given.new.messages} messages, but they hold "
-            f"{manifest.counts['messages']}. Nothing was committed; restore the damaged file."
+            f"The archive files' names promise {given.new.messages} messages, but "
+            f"{manifest.counts['messages']} were counted. Nothing was committed; this is a bug of "
+            "sms-receipts."
         )
+    for damage in manifest.damage:
+        days = manifest.archive_days[damage.path]
+        _LOGGER.warning("%s", damage.sentence(day_name(days[0]), day_name(days[-1])))
     return manifest
 
 

@@ -7,6 +7,8 @@ SmsReceiptsError
 │   ├── EndpointError      nobody answers at the address
 │   ├── SendLogError       the send log cannot be read
 │   ├── OutputError        the archive or the dataset cannot be written
+│   ├── UnusableMessagesError  too many messages of a queue cannot be decoded
+│   ├── MetricsPortError   nobody can listen at --metrics_port
 │   ├── AlreadyRunningError  another process works on the same dataset
 │   └── LandingProcessError  a process that landed for this one was killed
 ├── TransientError         worth another try; never reaches the operator on its own
@@ -42,6 +44,14 @@ class SendLogError(OperatorError):
 
 class OutputError(OperatorError):
     """Raised when the archive or the dataset cannot be written."""
+
+
+class UnusableMessagesError(OperatorError):
+    """Raised when too many messages of a queue cannot be decoded; the failed bundle went back to it."""
+
+
+class MetricsPortError(OperatorError):
+    """Raised when the address for metrics cannot be listened at."""
 
 
 class AlreadyRunningError(OperatorError):

@@ -36,13 +36,14 @@ def bounded_graph(
     parts = pipeline | "SendLogSlices" >> beam.Create(given.send_log, reshuffle=True)
     logged = parts | "DecodeSendLog" >> DecodeSendLog(scope)
 
+    news = (archived.slices, logged.slices) | "News" >> beam.Flatten()
     days = (archived.days, logged.days) | "DaysWithNews" >> beam.Flatten()
-    past = days | "LoadPast" >> LoadPast(scope)
+    past = days | "LoadPast" >> LoadPast(scope, news)
 
     files = pipeline | "CarriedFiles" >> beam.Create(given.carried, reshuffle=True)
     carried = files | "LoadCarried" >> LoadCarried(scope)
 
-    slices = (archived.slices, logged.slices, past, carried) | "Slices" >> beam.Flatten()
+    slices = (news, past, carried) | "Slices" >> beam.Flatten()
     settled = slices | "SettleBuckets" >> SettleBuckets(settling, scope)
 
     # A run without any input is a run, too, and its manifest says so.

@@ -8,9 +8,10 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Final
 
+from pipeline.beam_log import unlogged
 from pipeline.errors import OperatorError, OutputError, SendLogError
 from transforms.archive import ArchiveFileError
 from transforms.send_log_checks import SendLogFileError
@@ -24,8 +25,6 @@ _SENTENCES: Final = {
     TableFileError.__name__: OutputError,
 }
 _SENTENCE: Final = re.compile(rf"({'|'.join(_SENTENCES)}): ([^\n]+?)(?: \[while running|\n|$)")
-# Those of Beam's loggers that show a traceback of what is then raised as well.
-_LOGGERS: Final = ("apache_beam.runners.common", "apache_beam.runners.worker.sdk_worker")
 
 
 @contextmanager
@@ -40,22 +39,19 @@ def operators_sentences(dataset: str) -> Iterator[None]:
         SendLogError: the send log cannot be read.
     """
 
-    def is_a_bug(record: logging.LogRecord) -> bool:
+    def is_said(record: logging.LogRecord) -> bool:
         failure = record.exc_info[1] if record.exc_info else None
         raised = f"\n{type(failure).__name__}: {failure}" if failure else ""
-        return _operator_error(record.getMessage() + raised, dataset) is None
+        return _operator_error(record.getMessage() + raised, dataset) is not None
 
-    with ExitStack() as stack:
-        for logger in map(logging.getLogger, _LOGGERS):
-            logger.addFilter(is_a_bug)
-            stack.callback(logger.removeFilter, is_a_bug)
-        try:
+    try:
+        with unlogged(is_said):
             yield
-        except Exception as failure:
-            sentence = _operator_error(f"{type(failure).__name__}: {failure}", dataset)
-            if sentence is None:
-                raise
-            raise sentence from failure
+    except Exception as failure:
+        sentence = _operator_error(f"{type(failure).__name__}: {failure}", dataset)
+        if sentence is None:
+            raise
+        raise sentence from failure
 
 
 def _operator_error(text: str, dataset: str) -> OperatorError | None:

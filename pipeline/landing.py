@@ -5,30 +5,41 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from typing_extensions import Self
 
-from pipeline.errors import OperatorError, OutputError
+from pipeline.beam_log import unlogged
+from pipeline.errors import OperatorError, OutputError, UnusableMessagesError
 from pipeline.mns import registry
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.source import ReadFromMns
 from transforms.archive import ArchiveError, ArchiveRaw, require_writable_archive
+from transforms.breaker import (
+    DEFAULT_LIMIT,
+    Breaker,
+    FailureLimit,
+    FailureLimitError,
+    lend_breaker,
+    take_breaker_back,
+)
+from transforms.limit_failures import LimitFailures
 from transforms.tally import Tally, close_tally, tally_of
 
+_Value = TypeVar("_Value", datetime, float)
 _PROGRESS_SECS: Final = 0.5
-# Where Beam 2.77 logs the traceback of a step that raised.
-_BEAMS_FAILURE_LOGGERS: Final = (
-    "apache_beam.runners.common",
-    "apache_beam.runners.worker.sdk_worker",
-)
+# What says itself, in a sentence, what is wrong.
+_SENTENCES: Final[Mapping[type[Exception], type[OperatorError]]] = {
+    ArchiveError: OutputError,
+    FailureLimitError: UnusableMessagesError,
+}
 
 
 class Landed(NamedTuple):
@@ -56,6 +67,45 @@ class Landed(NamedTuple):
     """Files."""
     receive_faults: int
     """Receives that failed and were tried again."""
+    lost_leases: int
+    """Of the received ones: somebody else may have received them before they were settled here."""
+
+
+class Standing(NamedTuple):
+    """How a landing stands, by queue name where it depends on the queue; times are UTC."""
+
+    oldest_held_at: datetime | None
+    """Enqueue time of the oldest message that was received, but neither deleted nor given back yet."""
+    oldest_archived_at: datetime | None
+    """Enqueue time of the oldest message that the read at hand, or else the last one, has archived."""
+    answered_at: Mapping[str, datetime]
+    """When a receive last succeeded, whether or not it brought messages."""
+    token_expires_at: Mapping[str, datetime]
+    """When the token at hand ends."""
+    failed_share: Mapping[str, float]
+    """Of the last messages (``FailureLimit.window_messages``), the share that cannot be decoded, 0-1."""
+
+
+def together(standings: Sequence[Standing]) -> Standing:
+    """Tell how several landings of the same queues stand: the worst of each, but an answer is an answer."""
+
+    def oldest(moments: Iterable[datetime | None]) -> datetime | None:
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    return Standing(
+        oldest(standing.oldest_held_at for standing in standings),
+        oldest(standing.oldest_archived_at for standing in standings),
+        _merged(max, [standing.answered_at for standing in standings]),
+        _merged(min, [standing.token_expires_at for standing in standings]),
+        _merged(max, [standing.failed_share for standing in standings]),
+    )
+
+
+def _merged(
+    choose: Callable[[Iterable[_Value]], _Value], parts: Sequence[Mapping[str, _Value]]
+) -> dict[str, _Value]:
+    names = {name for part in parts for name in part}
+    return {name: choose(part[name] for part in parts if name in part) for name in names}
 
 
 class Landing:
@@ -64,15 +114,27 @@ class Landing:
     Use it as a context manager, and from one thread at a time.
     """
 
-    def __init__(self, settings: MnsSettings, archive: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: MnsSettings,
+        archive: str,
+        clock: Callable[[], datetime],
+        limit: FailureLimit = DEFAULT_LIMIT,
+    ) -> None:
         """Prepare to land messages of ``settings.queues`` in the directory ``archive``.
 
-        ``clock`` tells the time (aware); Beam pickles it.
+        ``clock`` tells the time (aware); Beam pickles it. More messages than ``limit`` allows that
+        cannot be decoded end a read.
         """
         self._settings = settings
         self._archive = archive
         self._clock = clock
+        self._limit = limit
         self._connection = MnsConnection(settings, clock)
+        self._breaker = Breaker(limit)
+        # Of the read at hand, or else the last one.
+        self._run_id = ""
+        self._tally = Tally()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -85,6 +147,16 @@ class Landing:
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
+
+    def standing(self) -> Standing:
+        """How the landing stands; any thread may ask, at any time."""
+        return Standing(
+            registry.oldest_enqueued_at(self._run_id),
+            self._tally.oldest("archived"),
+            self._connection.answered_at(),
+            self._connection.token_expiries(),
+            self._breaker.shares(),
+        )
 
     def land(self, until: Until, progress: Callable[[Landed], None] | None = None) -> Landed:
         """Read the queues once, until ``until`` or a request to stop; return what became of it.
@@ -101,13 +173,15 @@ class Landing:
             require_writable_archive(self._archive)
         except ArchiveError as failure:
             raise OutputError(str(failure)) from None
-        run_id = uuid.uuid4().hex
-        tally = tally_of(run_id)
+        self._run_id = run_id = uuid.uuid4().hex
+        self._tally = tally = tally_of(run_id)
         try:
             with ExitStack() as stack:
                 registry.lend_connection(run_id, self._connection)
                 stack.callback(registry.close_run, run_id)
-                stack.enter_context(_operator_errors_unlogged())
+                lend_breaker(run_id, self._breaker)
+                stack.callback(take_breaker_back, run_id)
+                stack.enter_context(unlogged(_is_for_the_operator))
                 if progress is not None:
                     stack.enter_context(_reporting(tally, progress))
                 self._run(until, run_id)
@@ -127,6 +201,7 @@ class Landing:
             (
                 pipeline
                 | "ReadFromMns" >> ReadFromMns(self._settings, until, run_id=run_id)
+                | "LimitFailures" >> LimitFailures(self._limit, self._clock, run_id=run_id)
                 | "ArchiveRaw" >> ArchiveRaw(self._archive, self._clock, run_id=run_id)
             )
 
@@ -137,10 +212,10 @@ def _landed(counts: Mapping[str, int]) -> Landed:
 
 def _raise_failure(tally: Tally) -> None:
     """Raise what ended the run, if it was kept, instead of the text that Beam made of it."""
-    if isinstance(tally.failure, ArchiveError):
-        raise OutputError(str(tally.failure)) from None
-    if tally.failure is not None:
-        raise tally.failure from None
+    failure = tally.failure
+    if failure is not None:
+        said_by = _SENTENCES.get(type(failure))
+        raise (said_by(str(failure)) if said_by else failure) from None
 
 
 @contextmanager
@@ -160,23 +235,10 @@ def _reporting(tally: Tally, progress: Callable[[Landed], None]) -> Iterator[Non
         thread.join()
 
 
-def _is_not_for_the_operator(record: logging.LogRecord) -> bool:
+def _is_for_the_operator(record: logging.LogRecord) -> bool:
     failure = record.exc_info[1] if record.exc_info else None
     while failure is not None:
-        if isinstance(failure, (OperatorError, ArchiveError)):
-            return False
+        if isinstance(failure, (OperatorError, *_SENTENCES)):
+            return True
         failure = failure.__cause__ or failure.__context__
-    return True
-
-
-@contextmanager
-def _operator_errors_unlogged() -> Iterator[None]:
-    """Keep Beam from logging the traceback of what the caller will say in a sentence."""
-    loggers = [logging.getLogger(name) for name in _BEAMS_FAILURE_LOGGERS]
-    for logger in loggers:
-        logger.addFilter(_is_not_for_the_operator)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_is_not_for_the_operator)
+    return False

@@ -10,22 +10,25 @@ import pickle
 import signal
 import threading
 import traceback
+from collections.abc import Callable
+from datetime import datetime
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pipeline.clock import utc_now
 from pipeline.errors import SmsReceiptsError
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import forget_stop, request_stop
+from transforms.breaker import FailureLimit
 
 if TYPE_CHECKING:
-    from pipeline.landing import Landed
+    from pipeline.landing import Landed, Standing
 
 
 class Progress(NamedTuple):
-    """From a child: the counts of its read so far."""
+    """From a child: the counts of its read so far, and how it stands."""
 
     landed: Landed
+    standing: Standing
 
 
 class Ready(NamedTuple):
@@ -33,9 +36,10 @@ class Ready(NamedTuple):
 
 
 class Done(NamedTuple):
-    """From a child: what became of its read; it can be told to land again."""
+    """From a child: what became of its read, and how it stands; it can be told to land again."""
 
     landed: Landed
+    standing: Standing
 
 
 class Failed(NamedTuple):
@@ -53,7 +57,16 @@ Report: TypeAlias = "Ready | Progress | Done | Failed"
 Command: TypeAlias = "Until | Stop"
 
 
-def serve(pipe: Connection, settings: MnsSettings, archive: str, log_level: int) -> None:
+class LandingParts(NamedTuple):
+    """What a ``Landing`` is made of."""
+
+    settings: MnsSettings
+    archive: str
+    clock: Callable[[], datetime]
+    limit: FailureLimit
+
+
+def serve(pipe: Connection, parts: LandingParts, log_level: int) -> None:
     """Land whenever the parent says so, until it is gone."""
     # Ctrl-C and a service manager's SIGTERM reach the whole group: the parent decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -63,12 +76,16 @@ def serve(pipe: Connection, settings: MnsSettings, archive: str, log_level: int)
     commands = _Commands(pipe)
     from pipeline.landing import Landing  # noqa: PLC0415 - see above
 
-    with Landing(settings, archive, utc_now) as landing:
+    with Landing(*parts) as landing:
+
+        def tell(landed: Landed) -> None:
+            commands.report(Progress(landed, landing.standing()))
+
         try:
             commands.report(Ready())
             while (until := commands.next_read()) is not None:
-                landed = landing.land(until, lambda landed: commands.report(Progress(landed)))
-                commands.report(Done(landed))
+                landed = landing.land(until, tell)
+                commands.report(Done(landed, landing.standing()))
         except Exception as failure:  # noqa: BLE001 - the parent raises it
             commands.report(_failed(failure))
 

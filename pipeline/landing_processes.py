@@ -22,10 +22,21 @@ from typing import Final
 from typing_extensions import Self
 
 from pipeline.errors import LandingProcessError
-from pipeline.landing import Landed, Landing
-from pipeline.landing_child import Command, Done, Failed, Progress, Ready, Report, Stop, serve
+from pipeline.landing import Landed, Landing, Standing, together
+from pipeline.landing_child import (
+    Command,
+    Done,
+    Failed,
+    LandingParts,
+    Progress,
+    Ready,
+    Report,
+    Stop,
+    serve,
+)
 from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import is_stop_requested, request_stop
+from transforms.breaker import DEFAULT_LIMIT, FailureLimit
 
 # How soon a request to stop reaches the children.
 _TICK_SECS: Final = 0.25
@@ -37,18 +48,19 @@ _NOTHING: Final = Landed(*(0 for _ in Landed._fields))
 class _Child:
     """A landing process, as its parent sees it."""
 
-    def __init__(self, settings: MnsSettings, archive: str) -> None:
+    def __init__(self, parts: LandingParts) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, childs_end = context.Pipe()
         level = logging.getLogger().level
         self.process: SpawnProcess = context.Process(
-            target=serve, args=(childs_end, settings, archive, level), name="landing"
+            target=serve, args=(childs_end, parts, level), name="landing"
         )
         self.process.start()
         childs_end.close()
         self.is_idle = False
         self.is_landing = False
         self.landed = _NOTHING
+        self.standing: Standing | None = None
 
     def tell(self, command: Command) -> None:
         """Send a command; a child that is gone is noticed by its silence."""
@@ -76,7 +88,7 @@ class _Child:
                 )
             return report.failure
         if isinstance(report, (Progress, Done)):
-            self.landed = report.landed
+            self.landed, self.standing = report.landed, report.standing
         if isinstance(report, (Ready, Done)):
             self.is_idle, self.is_landing = True, False
         return None
@@ -111,11 +123,17 @@ class LandingProcesses:
     """
 
     def __init__(
-        self, settings: MnsSettings, archive: str, clock: Callable[[], datetime], processes: int
+        self,
+        settings: MnsSettings,
+        archive: str,
+        clock: Callable[[], datetime],
+        processes: int,
+        limit: FailureLimit = DEFAULT_LIMIT,
     ) -> None:
         """Start ``processes - 1`` children; settings hold no secrets, keys come from the environment."""
-        self._landing = Landing(settings, archive, clock)
-        self._children = [_Child(settings, archive) for _ in range(processes - 1)]
+        parts = LandingParts(settings, archive, clock, limit)
+        self._landing = Landing(*parts)
+        self._children = [_Child(parts) for _ in range(processes - 1)]
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -128,6 +146,11 @@ class LandingProcesses:
         deadline_secs = monotonic() + (0.0 if is_hasty else _LEAVE_SECS)
         for child in self._children:
             child.leave(deadline_secs)
+
+    def standing(self) -> Standing:
+        """How the processes stand together; those that sit out the read at hand are left out."""
+        theirs = [child.standing for child in self._children if child.standing is not None]
+        return together([self._landing.standing(), *theirs])
 
     def land(self, until: Until, progress: Callable[[Landed], None] | None = None) -> Landed:
         """Read the queues once, as ``Landing.land`` does; return the sum over the processes.
@@ -168,6 +191,8 @@ class _Round:
 
     def __init__(self, children: Iterable[_Child], until: Until) -> None:
         self._children = list(children)
+        for child in self._children:
+            child.standing = None
         self._took_part: list[_Child] = []
         self._until = until
         self._began_secs = monotonic()

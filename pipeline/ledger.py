@@ -19,8 +19,10 @@ class Balance(NamedTuple):
     went: Sequence[str]
 
 
-# "other_days" are records that only a backfill meets: it reads a day more on either side of its range, and
-# archive files hold what they hold. They are in the dataset already, and stay there.
+# "damaged" are messages that an archive file promises by its name and does not give back: they have failed,
+# and their failed events are the parts of the file in which they were. "other_days" are records that only a
+# backfill meets: it reads a day more on either side of its range, and archive files hold what they hold. They
+# are in the dataset already, and stay there.
 BALANCES: Final = (
     Balance("messages", ("messages",), ("decoded_messages", "failed_messages")),
     Balance("reports", ("reports",), ("reports_to_match", "other_days/reports")),
@@ -57,9 +59,9 @@ BALANCES: Final = (
         ("rows/inbound_sms", "duplicate_inbound", "other_days/inbound"),
     ),
     Balance(
-        "failed messages",
-        ("failed_messages",),
-        ("rows/failed_events", "duplicate_failed", "other_days/failed"),
+        "failed events",
+        ("failed_messages", "damaged_parts"),
+        ("rows/failed_events", "duplicate_failed", "other_days/failed", "damaged_messages"),
     ),
     Balance("failed sends", ("failed_sends",), ("rows/failed_sends", "other_days/failed_sends")),
 )

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
@@ -16,11 +16,13 @@ from apache_beam.runners.runner import create_runner
 from pipeline.epochs import JobSettings
 from pipeline.errors import OperatorError
 from pipeline.mns.settings import MnsSettings
+from transforms.breaker import DEFAULT_LIMIT, FailureLimit
 from transforms.moments import day_number
 
 _DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
 _DEFAULT_DATASET: Final = ".sms-receipts/dataset"
 _MOST_LANDING_PROCESSES: Final = 64
+_HIGHEST_PORT: Final = 65_535
 _PATIENCE_SECS: Final = 72 * 3600
 _LONGEST_PATIENCE_SECS: Final = 365 * 24 * 3600
 # DirectRunner turns into Prism where its binary can be had, with other semantics; see DECISIONS.md.
@@ -43,7 +45,15 @@ _MNS_FLAGS: Final = {
     "renewal_margin_secs": "a lease is renewed when less than this is left of it",
     "max_hold_secs": "a message held longer goes back to its queue",
     "start_tries": "tries before giving up on a service that has never answered",
+    "stop_secs": "how long SIGTERM waits for answers of the queues",
 }
+
+
+class Address(NamedTuple):
+    """Where to listen; port 0 is any free one."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class RunOptions:
     follow: bool
     epoch_secs: float
     landing_processes: int
+    failure_limit: FailureLimit
+    metrics_address: Address | None
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,26 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         help="processes that take messages off the queues, this one included: one per core that the "
         "queues can keep busy (default %(default)s)",
     )
+    parser.add_argument(
+        "--max_failed_share",
+        type=float,
+        default=DEFAULT_LIMIT.share,
+        help="stop, with nothing more acknowledged, when more than this share of a queue's last messages "
+        "cannot be decoded, 0-1; 1 never stops (default %(default)s)",
+    )
+    parser.add_argument(
+        "--failed_share_window_messages",
+        type=int,
+        default=DEFAULT_LIMIT.window_messages,
+        help="how many last messages that share is of (default %(default)s); while it has seen fewer than "
+        "half as many, the missing ones count as good",
+    )
+    parser.add_argument(
+        "--metrics_port",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="serve metrics for Prometheus there; HOST is 127.0.0.1 unless given, PORT 0 is any free one",
+    )
     _add_job_flags(parser)
     queues = parser.add_argument_group("queues")
     for setting in fields(MnsSettings):
@@ -123,6 +155,7 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         raise OperatorError(f"--landing_processes must be 1-{_MOST_LANDING_PROCESSES}.")
     try:
         mns = MnsSettings(queues=names, **settings)
+        limit = FailureLimit(flags.max_failed_share, flags.failed_share_window_messages)
     except ValueError as error:
         raise OperatorError(f"{error}.") from None
     return RunOptions(
@@ -131,6 +164,8 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         follow=flags.follow,
         epoch_secs=flags.epoch_secs,
         landing_processes=flags.landing_processes,
+        failure_limit=limit,
+        metrics_address=flags.metrics_port,
     )
 
 
@@ -199,12 +234,18 @@ def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSet
     _require_runner(runner)
     _require_beam_flags(runner, beam_args)
     return JobSettings(
-        archive=os.path.abspath(flags.archive),
-        dataset=os.path.abspath(flags.dataset),
+        archive=_directory("--archive", flags.archive),
+        dataset=_directory("--dataset", flags.dataset),
         patience=timedelta(seconds=flags.join_patience_secs),
         send_log=flags.send_log,
         beam_args=[f"--runner={runner}", *beam_args],
     )
+
+
+def _directory(flag: str, path: str) -> str:
+    if not path or "://" in path:
+        raise OperatorError(f"{flag} must be a directory of a file system, and not {path!r}.")
+    return os.path.abspath(path)
 
 
 def _require_runner(runner: str) -> None:
@@ -233,6 +274,14 @@ def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
     # Runners elsewhere have flags that only they know.
     if unknown and runner == _LOCAL_RUNNER:
         raise OperatorError(f"There is no flag --{min(unknown)}: --help explains the flags.")
+
+
+def _address(text: str) -> Address:
+    """Read ``[HOST:]PORT``."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > _HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no [HOST:]PORT, as 9464 is")
+    return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
 def _day(flag: str, text: str) -> int:

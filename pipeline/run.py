@@ -3,28 +3,26 @@
 import os
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Final
 
 from pipeline.catalog import Catalog
 from pipeline.compaction import compact
-from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_epoch
+from pipeline.epochs import epochs_of, find_new_input, is_due, run_epoch
+from pipeline.health import Health, RunCounts, Snapshot
 from pipeline.landing import Landed, Landing
 from pipeline.landing_processes import LandingProcesses
+from pipeline.memory import give_memory_back
+from pipeline.metrics import served
 from pipeline.mns.settings import Until
 from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
 from pipeline.options import RunOptions
+from pipeline.summary import status_line, troubles_of
+from transforms.archive import ArchiveFile, delete_unfinished_files
 
-# Counts that are levels, not flows: of several epochs the first or the last one counts.
-_LEVELS: Final = frozenset(
-    {"waiting_after", "open_after", "rows/waiting_reports", "rows/open_sends"}
-)
-_LEVELS_BEFORE: Final = frozenset({"waiting_before", "open_before"})
 # A queue to which messages keep coming is never empty: what has come by then is processed meanwhile.
 _DRAIN_SECS: Final = 300.0
 _STOPPING: Final = (
@@ -32,34 +30,7 @@ _STOPPING: Final = (
 )
 # An epoch of so many messages takes seconds, and a line says that it has begun.
 _WORTH_A_LINE: Final = 100_000
-
-
-@dataclass
-class RunCounts:
-    """What a run has done so far.
-
-    Attributes:
-        landed: sums of :class:`Landed`, by its names.
-        processed: the counts of all epochs, as one.
-        epochs: how many were committed.
-        pending_before: archived messages that an earlier run had left unprocessed.
-        pending_after: archived messages that this run leaves unprocessed.
-    """
-
-    landed: Counter[str] = field(default_factory=Counter)
-    processed: Counter[str] = field(default_factory=Counter)
-    epochs: int = 0
-    pending_before: int = 0
-    pending_after: int = 0
-
-    def add_epoch(self, counts: Mapping[str, int]) -> None:
-        """Add a committed epoch."""
-        for name, count in counts.items():
-            if name in _LEVELS:
-                self.processed[name] = count
-            elif name not in _LEVELS_BEFORE or not self.epochs:
-                self.processed[name] += count
-        self.epochs += 1
+_STATUS_EVERY: Final = timedelta(minutes=1)
 
 
 def run(
@@ -80,73 +51,92 @@ def run(
         Catalog(options.job.dataset, clock) as catalog,
         _landing(options, clock) as landing,
     ):
-        job = _MainJob(options.job, catalog, landing, say)
-        job.look_back(clock())
-        say(f"queues: reading {', '.join(options.mns.queues)}")
-        round_secs = options.epoch_secs if options.follow else _DRAIN_SECS
-        until = Until(empty=not options.follow, max_secs=round_secs)
-        while True:
-            began = clock()
-            # Who follows sees an epoch every few seconds; a long drain tells how far it is.
-            job.land(until, tells=not options.follow)
-            is_drained = clock() - began < timedelta(seconds=round_secs)
-            job.process(clock())
-            if is_stop_requested() or (is_drained and not options.follow):
-                break
-        return job.finished()
+        job = _MainJob(options, catalog, landing, clock, say)
+        with _metrics(options, job.snapshot, say):
+            job.look_back()
+            say(f"queues: reading {', '.join(options.mns.queues)}")
+            round_secs = options.epoch_secs if options.follow else _DRAIN_SECS
+            until = Until(empty=not options.follow, max_secs=round_secs)
+            while True:
+                began = clock()
+                # Who follows sees an epoch every few seconds; a long drain tells how far it is.
+                job.land(until, tells=not options.follow)
+                is_drained = clock() - began < timedelta(seconds=round_secs)
+                job.process()
+                if options.follow:
+                    job.tell_status()
+                give_memory_back()
+                if is_stop_requested() or (is_drained and not options.follow):
+                    break
+            return job.finished()
 
 
 class _MainJob:
-    """Land and process, in turns; keeps the counts."""
+    """Land and process, in turns; keeps the run's health up to date."""
 
     def __init__(
         self,
-        settings: JobSettings,
+        options: RunOptions,
         catalog: Catalog,
         landing: Landing | LandingProcesses,
+        clock: Callable[[], datetime],
         say: Callable[[str], None],
     ) -> None:
-        self._settings = settings
+        self._settings = options.job
         self._catalog = catalog
         self._landing = landing
+        self._health = Health(options.mns.queues, landing.standing, clock())
+        self._clock = clock
         self._say = say
-        self._counts = RunCounts()
         self._landed_from: date | None = None
+        self._status_at: datetime | None = None
+        self._troubles: Set[str] = frozenset()
 
-    def look_back(self, as_of: datetime) -> None:
+    def snapshot(self) -> Snapshot:
+        """How the run is doing; any thread may ask."""
+        return self._health.snapshot(self._clock())
+
+    def look_back(self) -> None:
         """Process what an earlier run has left, whether or not the queues can be read today."""
         pending = find_new_input(self._catalog, self._settings).messages
-        self._counts.pending_before = pending
+        delete_unfinished_files(self._settings.archive, self._clock())
+        self._health.counts.pending_before = pending
         if pending:
             self._say(f"archive: {pending:,} messages wait since an earlier run")
-            self.process(as_of)
+            self.process()
 
     def land(self, until: Until, *, tells: bool) -> None:
         """Bring messages into the archive, and acknowledge them."""
-        before = Counter(self._counts.landed)
 
         def progress(landed: Landed) -> None:
-            so_far = before + Counter(landed._asdict())
-            if landed.received:
+            so_far = self._health.note_read(landed)
+            if tells and landed.received:
                 self._say(
                     f"queues: {so_far['received']:,} received, {so_far['archived']:,} archived, "
                     f"{so_far['acknowledged']:,} acknowledged"
                 )
 
-        self._counts.landed.update(self._landing.land(until, progress if tells else None)._asdict())
+        self._health.begin_read(self._clock())
+        landed = self._landing.land(until, progress)
+        self._health.end_read(landed, self._clock())
 
-    def process(self, as_of: datetime) -> None:
+    def process(self) -> None:
         """Run epochs until nothing is new and nobody's patience has run out."""
+        as_of = self._clock()
         new = find_new_input(self._catalog, self._settings, self._landed_from)
         # The whole archive is looked through once; only recent days can have grown since.
-        self._landed_from = (as_of - timedelta(days=2)).date()
+        self._landed_from = (as_of - timedelta(days=1)).date()
+        self._note_backlog(new.archive_files)
         if not new and not is_due(self._catalog, self._settings, as_of):
             return
+        done = 0
         for batch in epochs_of(new):
             if batch.messages >= _WORTH_A_LINE:
                 self._say(f"epoch: processing {batch.messages:,} messages")
             epoch = run_epoch(self._catalog, self._settings, batch, as_of)
-            self._counts.add_epoch(epoch)
+            done += len(batch.archive_files)
+            self._health.note_epoch(epoch, self._clock())
+            self._note_backlog(new.archive_files[done:])
             self._say(
                 f"epoch: {epoch['messages']:,} messages and {epoch['sends']:,} sends; "
                 f"{epoch['matched_reports']:,} matched, {epoch['orphan_reports']:,} orphans, "
@@ -156,16 +146,48 @@ class _MainJob:
             if is_stop_requested():
                 return
 
+    def tell_status(self) -> None:
+        """Say in a line how the run is doing: once a minute, and at once when trouble comes or goes."""
+        now, snapshot = self._clock(), self.snapshot()
+        troubles = troubles_of(snapshot).keys()
+        is_time = self._status_at is None or now - self._status_at >= _STATUS_EVERY
+        if is_time or troubles != self._troubles:
+            self._status_at, self._troubles = now, troubles
+            self._say(status_line(snapshot))
+
     def finished(self) -> RunCounts:
         """The counts, at the end."""
-        self._counts.pending_after = find_new_input(self._catalog, self._settings).messages
-        return self._counts
+        counts = self._health.counts
+        counts.pending_after = find_new_input(self._catalog, self._settings).messages
+        return counts
+
+    def _note_backlog(self, files: Sequence[ArchiveFile]) -> None:
+        oldest = min((file.first_enqueued_at for file in files), default=None)
+        self._health.note_backlog(sum(file.messages for file in files), oldest)
+
+
+@contextmanager
+def _metrics(
+    options: RunOptions, take: Callable[[], Snapshot], say: Callable[[str], None]
+) -> Iterator[None]:
+    if options.metrics_address is None:
+        yield
+        return
+    with served(options.metrics_address, take) as url:
+        say(f"metrics: {url}")
+        yield
 
 
 def _landing(options: RunOptions, clock: Callable[[], datetime]) -> Landing | LandingProcesses:
     if options.landing_processes == 1:
-        return Landing(options.mns, options.job.archive, clock)
-    return LandingProcesses(options.mns, options.job.archive, clock, options.landing_processes)
+        return Landing(options.mns, options.job.archive, clock, options.failure_limit)
+    return LandingProcesses(
+        options.mns,
+        options.job.archive,
+        clock,
+        options.landing_processes,
+        options.failure_limit,
+    )
 
 
 @contextmanager
@@ -174,8 +196,9 @@ def _stopping_on_signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
         if is_stop_requested():
-            # Asked twice: leave now. Whatever is not committed will be done again.
-            raise KeyboardInterrupt
+            # Asked twice: leave now. Whatever is not committed will be done again. With a text: Beam turns
+            # an interrupt without one into another exception, when it comes in the middle of a step.
+            raise KeyboardInterrupt("stopped by hand")
         request_stop()
         # Not through a buffered stream: the signal may have come in the middle of a write to it.
         os.write(sys.stderr.fileno(), _STOPPING)

@@ -1,10 +1,16 @@
-"""The end of a run, in words: one line per count, and whether they add up."""
+"""A run in words: a line on how it is doing, and at its end one per count, and whether they add up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from pipeline.health import RunCounts, Snapshot
 from pipeline.ledger import LedgerError, require_balance
-from pipeline.run import RunCounts
+
+# From here on a status line speaks of trouble; README's table of alerts has the same figures.
+_SILENT_SECS: Final = 120.0  # a long poll takes 30 s at most
+_FAILED_SHARE: Final = 0.1
+_UNDELETED_SHARE: Final = 0.01
+_BEHIND_SECS: Final = 900.0
 
 
 class Line(NamedTuple):
@@ -15,6 +21,57 @@ class Line(NamedTuple):
     remark: str = ""
 
 
+def status_line(snapshot: Snapshot) -> str:
+    """Tell how a run is doing: ok or what is wrong, then what it has done."""
+    landed, failed = snapshot.landed, snapshot.processed.get("failed_messages", 0)
+    troubles = "; ".join(troubles_of(snapshot).values())
+    behind = snapshot.oldest_unprocessed_secs
+    return (
+        f"status: {f'TROUBLE: {troubles}' if troubles else 'ok'} | {landed.received:,} received, "
+        f"{landed.acknowledged:,} deleted, {landed.redelivered:,} redelivered, {failed:,} failed | "
+        f"tables {f'{_span(behind)} behind' if behind else 'up to date'}"
+    )
+
+
+def troubles_of(snapshot: Snapshot) -> dict[str, str]:
+    """Say what is wrong, each under a name that stays while it lasts."""
+    troubles = {}
+    for queue_name, secs in snapshot.silent_secs.items():
+        if secs >= _SILENT_SECS:
+            troubles[f"silent {queue_name}"] = f"no answer from {queue_name} for {_span(secs)}"
+    for queue_name, secs in snapshot.token_secs.items():
+        if secs <= 0:  # it should have been replaced 2 minutes before
+            troubles[f"token {queue_name}"] = (
+                f"the token of {queue_name} has ended, no new one came"
+            )
+    for queue_name, share in snapshot.failed_share.items():
+        if share >= _FAILED_SHARE:
+            troubles[f"failed {queue_name}"] = (
+                f"{share:.0%} of the last messages of {queue_name} cannot be used"
+            )
+    read = snapshot.last_read
+    if read.unacknowledged > _UNDELETED_SHARE * read.archived:
+        troubles["undeleted"] = (
+            f"{read.unacknowledged:,} of {read.archived:,} archived messages could not be deleted, they "
+            "come again"
+        )
+    if snapshot.oldest_unprocessed_secs >= _BEHIND_SECS:
+        troubles["behind"] = f"{snapshot.unprocessed_messages:,} messages wait in the archive"
+    damaged = snapshot.processed.get("damaged_messages", 0)
+    if damaged:
+        troubles["damaged"] = f"{damaged:,} messages are lost in damaged archive files"
+    return troubles
+
+
+def _span(secs: float) -> str:
+    """A span of time, as people say it."""
+    if secs < 2 * 60:  # noqa: PLR2004
+        return f"{secs:.0f} s"
+    if secs < 2 * 3600:  # noqa: PLR2004
+        return f"{secs / 60:.0f} min"
+    return f"{secs / 3600:.0f} h"
+
+
 def run_summary(counts: RunCounts) -> str:
     """Lay out what a run did."""
     landed, processed = counts.landed, counts.processed
@@ -23,6 +80,8 @@ def run_summary(counts: RunCounts) -> str:
         Line("released", landed["released"], "given back to the queue unread"),
         Line("archived", landed["archived"]),
         Line("acknowledged", landed["acknowledged"], _unacknowledged(landed)),
+        Line("lost leases", landed["lost_leases"], "ended before their message was settled"),
+        Line("receive faults", landed["receive_faults"], "receives that were tried again"),
         Line("pending before", counts.pending_before, "archived by an earlier run"),
         *_processed_lines(processed),
         Line("pending after", counts.pending_after, "archived, not processed yet"),

@@ -81,6 +81,7 @@ class Contract:
     arrow: pa.Schema
     record_type: type[msgspec.Struct]
     _fields: tuple[_Field, ...]
+    _defaults: Mapping[str, Any]
 
     def symbols(self, field: str) -> tuple[str, ...]:
         """Return the symbols of an enum field, in the schema's order; empty for other fields."""
@@ -106,7 +107,8 @@ class Contract:
         """
         if not records:
             return _empty(self.arrow)
-        return pa.RecordBatch.from_pylist(list(records), schema=self.arrow)
+        complete = [{**self._defaults, **record} for record in records]
+        return pa.RecordBatch.from_pylist(complete, schema=self.arrow)
 
     def require_batch(self, batch: pa.RecordBatch) -> None:
         """Check a whole record batch: columns, types, nulls and enum symbols.
@@ -185,6 +187,7 @@ def contract(name: str) -> Contract:
             forbid_unknown_fields=True,
         ),
         _fields=fields,
+        _defaults={each["name"]: each["default"] for each in source["fields"] if "default" in each},
     )
 
 

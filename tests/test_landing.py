@@ -66,7 +66,7 @@ def _archived_ids(archive: Path) -> Counter[str]:
     return Counter(
         message_id
         for file in list_archive(str(archive))
-        for batch in read_archive(file.path)
+        for batch in read_archive(file.path).batches
         for message_id in batch.column("message_id").to_pylist()
     )
 
@@ -310,18 +310,21 @@ from pipeline.mns.settings import MnsSettings, Until
 from pipeline.mns.stopping import request_stop
 signal.signal(signal.SIGTERM, lambda *_: request_stop())
 url, queue, archive = sys.argv[1:]
-settings = MnsSettings(queues=(queue,), mns_endpoint=url, dybaseapi_endpoint=url, wait_secs=2,
-                       max_bundle_messages=64)
+settings = MnsSettings(queues=(queue,), mns_endpoint=url, dybaseapi_endpoint=url, wait_secs=30,
+                       stop_secs=3, max_bundle_messages=64)
 with Landing(settings, archive, utc_now) as landing:
     landed = landing.land(Until(), lambda landed: print(landed.received, flush=True))
 print(landed.received - landed.acknowledged - landed.released, flush=True)
 """
 
 
+@pytest.mark.parametrize("sms_per_sec", [50, 0], ids=["busy", "in a long poll of 30 s"])
 def test_sigterm_ends_a_process_cleanly(
-    start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
+    start_emulator: Callable[..., EmulatorProcess], tmp_path: Path, sms_per_sec: int
 ) -> None:
-    emulator = start_emulator("--traffic=300", "--traffic_per_sec=50", "--carrier_delay_secs=0")
+    emulator = start_emulator(
+        "--traffic=300", f"--traffic_per_sec={sms_per_sec}", "--carrier_delay_secs=0"
+    )
     process = subprocess.Popen(  # noqa: S603 - our own program
         [
             sys.executable, "-c", _DRAIN_UNTIL_SIGTERM,
@@ -333,7 +336,7 @@ def test_sigterm_ends_a_process_cleanly(
     while process.stdout.readline().strip() in {"0", ""}:
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert output.splitlines()[-1] == "0"

@@ -1,22 +1,22 @@
 """The archive: every message as it was received, on disk before it is deleted from its queue.
 
 ``<archive>/<queue_name>/landed=<YYYY-MM-DD>/<oldest>-<youngest>-<messages>-<uuid>.avro``, where the
-day is UTC and the two times are enqueue times in ms. A file is an Avro container (zstandard) of the
-schema ``mns_message``. It appears under its name only when it is complete and synced.
+day is UTC and the two times are enqueue times in ms. A file is an Avro container (zstandard, with checksums)
+of the schema ``mns_message``. It appears under its name only when it is complete and synced. If it is damaged
+later, its whole blocks are still read.
 """
 
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime, timezone
-from functools import cache
+from contextlib import suppress
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import apache_beam as beam
 import datafusion
-import fastavro
 import pyarrow as pa
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
@@ -24,15 +24,17 @@ from typing_extensions import override
 
 from schemas.contracts import contract
 from schemas.records import MnsMessage
+from transforms.avro_blocks import DamagedPart, count_avro_records, salvage, write_container
 from transforms.moments import from_ms, to_ms
 from transforms.tally import tally_of
 
-_CODEC: Final = "zstandard"
-_SYNC_INTERVAL_BYTES: Final = 256 * 1024
 _BATCH_ROWS: Final = 50_000
 _FILE_NAME: Final = re.compile(
     r"(?P<first>-?\d+)-(?P<last>-?\d+)-(?P<messages>\d+)-[0-9a-f]{32}\.avro"
 )
+_UNFINISHED: Final = re.compile(rf"\.{_FILE_NAME.pattern}\.tmp")
+_WRITERS_PATIENCE: Final = timedelta(days=1)
+_WHAT_TO_DO: Final = "restore it from a copy, or move it out of the archive to go on without it."
 _DAY_NAME: Final = re.compile(r"landed=(?P<day>\d{4}-\d\d-\d\d)")
 
 # Messages and files that were synced, as attempts: a bundle that is tried again counts again.
@@ -41,7 +43,7 @@ _archive_files = Metrics.counter("archive", "archive_files")
 
 
 class ArchiveError(Exception):
-    """Raised when the archive cannot be written; a sentence with cause and fix."""
+    """Raised when the archive cannot be written or looked through; a sentence with cause and fix."""
 
 
 class ArchiveFileError(Exception):
@@ -57,8 +59,22 @@ class ArchiveFile(NamedTuple):
     first_enqueued_at: datetime
     last_enqueued_at: datetime
     messages: int
-    size: int
-    """Bytes."""
+
+
+class ArchivedMessages(NamedTuple):
+    """What a file of the archive gives: its messages, and what is missing.
+
+    Attributes:
+        file: which one.
+        batches: of at most 50,000 messages each, in the Arrow schema of ``mns_message``.
+        lost: how many messages its name promises and ``batches`` lack.
+        damaged: where the lost ones were; none if none are lost.
+    """
+
+    file: ArchiveFile
+    batches: Sequence[pa.RecordBatch]
+    lost: int = 0
+    damaged: Sequence[DamagedPart] = ()
 
 
 class ArchiveRaw(beam.PTransform[PCollection[list[MnsMessage]], PCollection[list[MnsMessage]]]):
@@ -122,7 +138,9 @@ class _ArchiveFn(beam.DoFn):
             _archived_messages.inc(len(messages))
             _archive_files.inc()
             if self._run_id is not None:
-                tally_of(self._run_id).add(archived=len(messages), archive_files=1)
+                tally = tally_of(self._run_id)
+                tally.add(archived=len(messages), archive_files=1)
+                tally.note_oldest(archived=min(message.enqueued_at for message in messages))
         self._messages = {}
 
 
@@ -132,17 +150,13 @@ def write_archive_file(archive: str, messages: Sequence[MnsMessage], now: dateti
     day = now.astimezone(timezone.utc).date().isoformat()
     directory = Path(archive, messages[0].queue_name, f"landed={day}")
     name = f"{first}-{last}-{len(messages)}-{uuid.uuid4().hex}.avro"
-    temporary = directory / f".{name}.tmp"
+    temporary = directory / f".{name}.tmp"  # see _UNFINISHED
     try:
         _make_directory(directory)
         try:
             with temporary.open("xb") as file:
-                fastavro.writer(
-                    file,
-                    contract("mns_message").schema,
-                    (message._asdict() for message in messages),
-                    codec=_CODEC,
-                    sync_interval=_SYNC_INTERVAL_BYTES,
+                write_container(
+                    file, contract("mns_message"), (message._asdict() for message in messages)
                 )
                 file.flush()
                 os.fsync(file.fileno())
@@ -162,10 +176,6 @@ def require_writable_archive(archive: str) -> None:
     Raises:
         ArchiveError: They cannot.
     """
-    if "://" in archive:
-        raise ArchiveError(
-            f"The archive {archive} is not a directory of this machine: give --archive a local path"
-        )
     probe = Path(archive, f".{uuid.uuid4().hex}.tmp")
     try:
         _make_directory(Path(archive))
@@ -177,99 +187,169 @@ def require_writable_archive(archive: str) -> None:
         raise _unwritable(archive, error) from error
 
 
-def list_archive(archive: str, *, landed_from: date | None = None) -> list[ArchiveFile]:
+def list_archive(
+    archive: str,
+    *,
+    landed_from: date | None = None,
+    choose: Callable[[Sequence[str]], Sequence[str]] | None = None,
+) -> list[ArchiveFile]:
     """List the complete files, oldest landing day first, then by enqueue time.
 
     Args:
         archive: its directory; an archive that is not there yet has no files.
         landed_from: skip the directories of earlier landing days.
+        choose: tells which files of a day are wanted, by their paths relative to the archive, before each is
+            looked at; None wants all.
+
+    Raises:
+        ArchiveError: A directory cannot be read.
     """
-    files = [
-        file
-        for queue in _scan(archive)
-        if queue.is_dir()
-        for day in _scan(queue.path)
-        if (landed := _landing_day(day.name)) and (landed_from is None or landed >= landed_from)
-        for entry in _scan(day.path)
-        if (file := _archive_file(queue.name, landed, entry))
-    ]
+    root = os.path.join(archive, "")
+    files: list[ArchiveFile] = []
+    for entries in _by_day(archive, landed_from):
+        complete = (entry.path for entry in entries if _FILE_NAME.fullmatch(entry.name))
+        paths: Sequence[str] = [path.removeprefix(root) for path in complete]
+        if choose is not None:
+            paths = choose(paths)
+        files += filter(None, (_archive_file(root + path) for path in paths))
     return sorted(files, key=lambda file: (file.landed, file.first_enqueued_at, file.path))
 
 
-def read_archive(path: str) -> Iterator[pa.RecordBatch]:
-    """Read a file in batches of at most 50,000 messages, in the Arrow schema of ``mns_message``.
+def delete_unfinished_files(archive: str, now: datetime) -> int:
+    """Delete the files of writers that were killed; return how many.
+
+    What has no name yet was never acknowledged, so nothing depends on it. A day is left to writers that may
+    still be at work; one that took longer would find its file gone, and its messages would come once more.
 
     Raises:
-        ArchiveFileError: The file is damaged: it cannot be read, or does not hold as many messages as
-            its name says.
+        ArchiveError: A directory cannot be read.
     """
-    messages = 0
+    before = (now - _WRITERS_PATIENCE).timestamp()
+    deleted = 0
+    unfinished = [
+        entry
+        for entries in _by_day(archive)
+        for entry in entries
+        if _UNFINISHED.fullmatch(entry.name)
+    ]
+    with suppress(OSError):  # who writes next will say what is wrong
+        for entry in unfinished:
+            if entry.stat().st_mtime < before:
+                os.unlink(entry.path)
+                deleted += 1
+    return deleted
+
+
+def _by_day(archive: str, landed_from: date | None = None) -> Iterator[Iterable[os.DirEntry[str]]]:
+    """What is in the directories of landing days, one after the other."""
     try:
-        for batch in _read(path):
-            messages += batch.num_rows
-            yield batch
-    except OSError:  # says itself what is wrong
-        raise
-    except Exception as error:  # whatever a decoder raises on bytes that are no Avro
-        raise _damaged(path, type(error).__name__) from error
-    parts = _FILE_NAME.fullmatch(Path(path).name)
-    if parts is not None and messages != int(parts["messages"]):
-        raise _damaged(path, f"its name promises {parts['messages']} messages, it holds {messages}")
+        yield from (_scan(day.path) for day in _days(archive, landed_from))
+    except OSError as error:
+        raise ArchiveError(
+            f"The archive {archive} cannot be read ({error.strerror}): correct --archive, or grant read "
+            "permission there."
+        ) from error
 
 
-def _read(path: str) -> Iterator[pa.RecordBatch]:
-    """Read a file with datafusion, at a fifth of fastavro's cost; what it cannot read, with fastavro."""
+def _days(archive: str, landed_from: date | None) -> Iterator[os.DirEntry[str]]:
+    for queue in _scan(archive):
+        for day in _scan(queue.path):
+            landed = _landing_day(day.name)
+            if landed is not None and (landed_from is None or landed >= landed_from):
+                yield day
+
+
+def read_archive(path: str) -> ArchivedMessages:
+    """Read what can be read of a file.
+
+    Raises:
+        ArchiveFileError: The file is none of ours: by its name, or because it holds more messages than its
+            name says; or the disk does not give it back.
+    """
+    file = _archive_file(path)
+    if file is None:
+        raise ArchiveFileError(f"The file {path} is not named as the files of an archive are.")
     try:
-        frame = _session().read_avro(path, file_extension=Path(path).suffix)
-        batches = [batch.to_pyarrow() for batch in frame.execute_stream()]
-    except Exception:  # noqa: BLE001 - datafusion raises Exception itself
-        batches = []
-    if not batches:
-        yield from _read_with_fastavro(path)
-        return
-    table = pa.Table.from_batches(batches).select(contract("mns_message").arrow.names)
-    yield from table.cast(contract("mns_message").arrow).to_batches()
+        whole = _read_whole(file)
+        return whole if whole is not None else _salvage(file)
+    except OSError as error:
+        if error.filename is not None:
+            raise  # it is gone, or may not be read: says so itself
+        raise ArchiveFileError(
+            f"The archive file {path} cannot be read ({error.strerror}): {_WHAT_TO_DO}"
+        ) from error
 
 
-def _read_with_fastavro(path: str) -> Iterator[pa.RecordBatch]:
+def _salvage(file: ArchiveFile) -> ArchivedMessages:
+    data = Path(file.path).read_bytes()
+    batches: list[pa.RecordBatch] = []
+    damaged: list[DamagedPart] = []
+    for part in salvage(data, contract("mns_message")):
+        if isinstance(part, DamagedPart):
+            damaged.append(part)
+        else:
+            batches.append(part)
+    lost = file.messages - sum(batch.num_rows for batch in batches)
+    if lost < 0:
+        raise ArchiveFileError(
+            f"The archive file {file.path} holds {file.messages - lost} messages, {-lost} more than its name "
+            f"promises: {_WHAT_TO_DO}"
+        )
+    if not lost:
+        damaged = []  # in the header, or behind the last block: nothing is missing
+    elif not damaged:
+        damaged = [DamagedPart(len(data), 0, 0, b"")]  # cut short between two blocks
+    table = pa.Table.from_batches(batches, contract("mns_message").arrow).combine_chunks()
+    return ArchivedMessages(file, table.to_batches(_BATCH_ROWS), lost, damaged)
+
+
+def _read_whole(file: ArchiveFile) -> ArchivedMessages | None:
+    """Read a file with datafusion, at a fifth of fastavro's cost; None if not everything comes out."""
     schema = contract("mns_message").arrow
-    rows: list[Any] = []
-    with Path(path).open("rb") as file:
-        for record in fastavro.reader(file):
-            rows.append(record)
-            if len(rows) == _BATCH_ROWS:
-                yield pa.RecordBatch.from_pylist(rows, schema)
-                rows = []
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema)
+    try:
+        with Path(file.path).open("rb") as opened:
+            if count_avro_records(opened) != file.messages:
+                return None
+        frame = _session().read_avro(file.path)
+        batches = [batch.to_pyarrow() for batch in frame.execute_stream()]
+        table = pa.Table.from_batches(batches).select(schema.names).cast(schema)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - datafusion raises Exception itself
+        return None
+    return ArchivedMessages(file, table.to_batches()) if len(table) == file.messages else None
 
 
-@cache
 def _session() -> datafusion.SessionContext:
-    # One file is one unit of work here; more partitions would only reorder its rows.
+    # One for each file: a session keeps 4 KB of every file it was shown (datafusion 55), and a new one costs
+    # nothing. One file is one unit of work here; more partitions would only reorder its rows.
     return datafusion.SessionContext(
         datafusion.SessionConfig().with_target_partitions(1).with_batch_size(_BATCH_ROWS)
     )
 
 
-def _archive_file(queue_name: str, landed: date, entry: os.DirEntry[str]) -> ArchiveFile | None:
-    parts = _FILE_NAME.fullmatch(entry.name)
-    if parts is None:
+def _archive_file(path: str) -> ArchiveFile | None:
+    directory, name = os.path.split(path)
+    queue, day = os.path.split(directory)
+    landed, parts = _landing_day(day), _FILE_NAME.fullmatch(name)
+    if landed is None or parts is None:
         return None
     return ArchiveFile(
-        path=entry.path,
-        queue_name=queue_name,
+        path=path,
+        queue_name=os.path.basename(queue),
         landed=landed,
         first_enqueued_at=from_ms(int(parts["first"])),
         last_enqueued_at=from_ms(int(parts["last"])),
         messages=int(parts["messages"]),
-        size=entry.stat().st_size,
     )
 
 
 def _landing_day(name: str) -> date | None:
     parts = _DAY_NAME.fullmatch(name)
-    return date.fromisoformat(parts["day"]) if parts else None
+    try:
+        return date.fromisoformat(parts["day"]) if parts else None
+    except ValueError:
+        return None
 
 
 def _scan(directory: str) -> Iterable[os.DirEntry[str]]:
@@ -295,13 +375,6 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _damaged(path: str, reason: str) -> ArchiveFileError:
-    return ArchiveFileError(
-        f"The archive file {path} is damaged ({reason}): restore it from a copy, or move it out of the "
-        "archive to go on without its messages."
-    )
 
 
 def _unwritable(archive: str, error: OSError) -> ArchiveError:

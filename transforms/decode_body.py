@@ -22,7 +22,8 @@ from transforms.failures import UnusableError
 # with NumberDetail); the rest is room for what may come.
 MAX_DEPTH: Final = 32
 
-_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|[\]}]', re.DOTALL)
+# A string need not end, so that one that does not is passed over once, not once from each of its quotes.
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|([\[{])|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True)

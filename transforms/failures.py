@@ -18,7 +18,7 @@ from schemas.contracts import contract
 
 FAILED: Final = "failed"  # tag of the failed output of every transform
 
-Stage = Literal["decode", "validate", "enrich", "write"]
+Stage = Literal["archive", "decode", "validate", "enrich", "write"]
 
 # The symbols of failed_event.avsc, which says what each means; a test holds the two together.
 Reason = Literal[
@@ -39,6 +39,7 @@ Reason = Literal[
     "malformed_number",
     "unknown_status",
     "contract_violation",
+    "damaged_archive_file",
 ]
 
 

@@ -7,7 +7,7 @@ counts that must add up at the end, and which archive file holds records of whic
 import gc
 import resource
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -15,17 +15,18 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.pvalue import AsIter, PCollection, TaggedOutput
 from typing_extensions import override
 
-from transforms.archive import read_archive
-from transforms.decode import decode_messages
+from transforms.archive import ArchivedMessages, read_archive
+from transforms.damage import damage_of, failed_parts
+from transforms.decode import DecodedMessages, decode_messages
 from transforms.enrich import SETTLED_COLUMNS
 from transforms.enrich_rows import SEND_SCHEMA
-from transforms.manifest import Note, counts_note, days_note
-from transforms.moments import DAY_MS, beijing_days, milliseconds
+from transforms.manifest import Note, counts_note, damage_note, days_note
+from transforms.moments import DAY_MS, beijing_day, beijing_days, milliseconds
 from transforms.send_log import SendLogSlice, read_send_log
-from transforms.shuffle import Slice, SliceWriter
+from transforms.shuffle import Slice, SliceWriter, key_hashes
 from transforms.tables import (
     ENRICHED_REPORTS,
     FAILED_EVENTS,
@@ -36,6 +37,7 @@ from transforms.tables import (
     Written,
     distinct_days,
     read_rows,
+    read_rows_of_keys,
 )
 
 # The sender's clock may be ahead of Alibaba's: a send then seems to be asked for after it was sent.
@@ -64,18 +66,24 @@ class Past(NamedTuple):
     day: int
 
 
-class PastColumns(NamedTuple):
-    """What is loaded of a past table, and by which column it is spread over the buckets."""
+class PastRows(NamedTuple):
+    """What is loaded of a past table: these columns of rows whose key is one of those in the news.
+
+    ``key`` is a column of the table, of the slices that are its news, and what spreads both over the buckets.
+    """
 
     columns: Sequence[str]
     key: str
+    news: Collection[str]
 
 
-_PAST_COLUMNS: Final[Mapping[str, PastColumns]] = {
-    ENRICHED_REPORTS.name: PastColumns(SETTLED_COLUMNS, "biz_id"),
-    UNREPORTED_SENDS.name: PastColumns(("event_id", *SEND_SCHEMA.names), "biz_id"),
-    INBOUND_SMS.name: PastColumns(("message_id",), "message_id"),
-    FAILED_EVENTS.name: PastColumns(("message_id",), "message_id"),
+_PAST_ROWS: Final[Mapping[str, PastRows]] = {
+    ENRICHED_REPORTS.name: PastRows(SETTLED_COLUMNS, "biz_id", (Kind.REPORTS, Kind.SENDS)),
+    UNREPORTED_SENDS.name: PastRows(
+        ("event_id", *SEND_SCHEMA.names), "biz_id", (Kind.REPORTS, Kind.SENDS)
+    ),
+    INBOUND_SMS.name: PastRows(("message_id",), "message_id", (Kind.INBOUND,)),
+    FAILED_EVENTS.name: PastRows(("message_id",), "message_id", (Kind.FAILED,)),
 }
 
 
@@ -188,9 +196,9 @@ class _DecodeArchiveFn(_FilesFn):
         touched: set[Past] = set()
         with SliceWriter(scope.spill, scope.bucket_count) as writer:
             for path in unit:
-                days: set[int] = set()
-                for messages in read_archive(path):
-                    decoded = decode_messages(messages, scope.as_of)
+                archived = read_archive(path)
+                days = _days_of_lost_messages(archived, scope)
+                for decoded in _decoded(archived, scope.as_of):
                     counts.update(decoded.counts)
                     reports = pa.Table.from_batches([decoded.reports])
                     inbound = pa.Table.from_batches([decoded.inbound])
@@ -215,10 +223,27 @@ class _DecodeArchiveFn(_FilesFn):
                     touched |= _past_of(inbound, INBOUND_SMS)
                     touched |= _past_of(failed, FAILED_EVENTS)
                 yield TaggedOutput(NOTES, days_note(path, sorted(days)))
+                if archived.lost:
+                    yield TaggedOutput(NOTES, damage_note(damage_of(archived)))
             yield from writer.slices()
         for past in sorted(touched):
             yield TaggedOutput(DAYS, past)
         yield TaggedOutput(NOTES, counts_note(counts))
+
+
+def _decoded(archived: ArchivedMessages, failed_at: datetime) -> Iterator[DecodedMessages]:
+    for messages in archived.batches:
+        yield decode_messages(messages, failed_at)
+    if archived.lost:
+        yield failed_parts(archived, failed_at)
+
+
+def _days_of_lost_messages(archived: ArchivedMessages, scope: Scope) -> set[int]:
+    """The days to which lost messages may belong, so that a backfill of these days reads the file again."""
+    if not archived.lost:
+        return set()
+    first, last = archived.file.first_enqueued_at, archived.file.last_enqueued_at
+    return set(range(beijing_day(first) - scope.margin, beijing_day(last) + 1))
 
 
 class _DecodeSendLogFn(_FilesFn):
@@ -277,11 +302,17 @@ def _days_near(rows: pa.Table, column: str, before_ms: int, after_ms: int) -> se
 
 
 class LoadPast(beam.PTransform[PCollection[Past], PCollection[tuple[int, Slice]]]):
-    """Load what was written about the days that have news, and nothing else."""
+    """Load what was written about the keys that have news, and nothing else.
 
-    def __init__(self, scope: Scope) -> None:
+    It is looked for on the days that have news. What waits (``LoadCarried``) and has no news needs no past:
+    a key of which rows were written does not wait any more.
+    """
+
+    def __init__(self, scope: Scope, news: PCollection[tuple[int, Slice]]) -> None:
+        """Prepare to load; ``news`` are the slices of all that was decoded."""
         super().__init__()
         self._scope = scope
+        self._news = news
 
     @override
     def expand(self, days: PCollection[Past]) -> PCollection[tuple[int, Slice]]:
@@ -289,7 +320,7 @@ class LoadPast(beam.PTransform[PCollection[Past], PCollection[tuple[int, Slice]]
             days
             | "KeyByDay" >> beam.Map(_with_no_value)
             | "DistinctDays" >> beam.GroupByKey()
-            | "Load" >> beam.ParDo(_LoadPastFn(self._scope))
+            | "Load" >> beam.ParDo(_LoadPastFn(self._scope), AsIter(self._news))
         )
         return slices
 
@@ -304,13 +335,19 @@ class _LoadPastFn(beam.DoFn):
 
     @override
     def process(
-        self, element: tuple[tuple[str, int], Iterable[None]]
+        self, element: tuple[tuple[str, int], Iterable[None]], news: Iterable[tuple[int, Slice]]
     ) -> Iterator[tuple[int, Slice]]:
         (table, day), _ = element
-        columns, key = _PAST_COLUMNS[table]
+        columns, key, kinds = _PAST_ROWS[table]
+        paths = self._scope.past.files(table, day)
+        if not paths:
+            return
+        slices = (Slice(*part) for _, part in news)
+        hashes = key_hashes((part for part in slices if part.kind in kinds), key)
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
-            for path in self._scope.past.files(table, day):
-                writer.add(table, read_rows(path, columns), key)
+            for path in paths:
+                for rows in read_rows_of_keys(path, columns, key, hashes):
+                    writer.add(table, rows, key)
             yield from writer.slices()
 
 

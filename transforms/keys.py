@@ -5,6 +5,7 @@ a match; equal hashes are always checked against the strings. :func:`event_id` i
 because every SQL dialect that an analyst may use can compute it too.
 """
 
+from collections.abc import Iterable
 from hashlib import md5
 from typing import Final, TypeAlias
 
@@ -76,6 +77,25 @@ def _mix(hashes: Hashes, words: Hashes, lengths: Hashes | np.uint64) -> Hashes:
     mixed: Hashes = (hashes ^ words ^ lengths) * _MULTIPLIER
     mixed ^= mixed >> _FOLD
     return mixed
+
+
+def distinct_hashes(columns: Iterable[pa.StringArray]) -> Hashes:
+    """Hash the strings of some columns; ascending, each hash once."""
+    hashes = [hash_strings(strings) for strings in columns]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *hashes]))
+
+
+def are_among(strings: pa.ChunkedArray, hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Tell of n strings whether they are among some others, known by their :func:`distinct_hashes`.
+
+    A string that only shares its hash with one of them passes for it.
+    """
+    if not len(hashes):
+        return np.zeros(len(strings), dtype=np.bool_)
+    sought = hash_strings(strings.combine_chunks())
+    places = np.minimum(np.searchsorted(hashes, sought), len(hashes) - 1)
+    found: npt.NDArray[np.bool_] = hashes[places] == sought
+    return found
 
 
 def combine(first: Hashes, second: Hashes) -> Hashes:

@@ -13,25 +13,36 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
+from transforms.damage import Damage
 from transforms.tables import WrittenFile
 
-# One JSON object: {"counts": …}, {"archive_file": …, "days": […]} or {"file": […]}.
+# One JSON object: {"counts": …}, {"archive_file": …, "days": […]}, {"damage": […]} or {"file": […]}.
 Note: TypeAlias = bytes
 
 FILE_NAME: Final = "manifest.jsonl"
+# Beam's namespace for the counts of the graph: records, as attempts.
+METRICS: Final = "graph"
 
 
 def counts_note(counts: Mapping[str, int]) -> Note:
-    """Note how much of what was seen."""
+    """Note how much of what was seen; whoever watches the runner sees it in Beam's metrics, too."""
+    for name, count in counts.items():
+        Metrics.counter(METRICS, name).inc(count)
     return json.dumps({"counts": counts}).encode()
 
 
 def days_note(archive_file: str, days: Sequence[int]) -> Note:
     """Note which Beijing days the records of an archive file belong to."""
     return json.dumps({"archive_file": archive_file, "days": days}).encode()
+
+
+def damage_note(damage: Damage) -> Note:
+    """Note what an archive file does not give back."""
+    return json.dumps({"damage": damage}).encode()
 
 
 def file_note(file: WrittenFile) -> Note:
@@ -46,6 +57,7 @@ class Manifest:
     counts: Counter[str]
     files: Sequence[WrittenFile]
     archive_days: Mapping[str, Sequence[int]]
+    damage: Sequence[Damage]
 
 
 class WriteManifest(beam.PTransform[PCollection[Note], PCollection[str]]):
@@ -97,6 +109,7 @@ def read_manifest(staging: str) -> Manifest:
     counts: Counter[str] = Counter()
     files: list[WrittenFile] = []
     archive_days: dict[str, Sequence[int]] = {}
+    damage: list[Damage] = []
     with open(os.path.join(staging, FILE_NAME), "rb") as lines:
         for line in lines:
             note = json.loads(line)
@@ -105,4 +118,6 @@ def read_manifest(staging: str) -> Manifest:
                 files.append(WrittenFile(*note["file"]))
             if "archive_file" in note:
                 archive_days[note["archive_file"]] = note["days"]
-    return Manifest(counts, sorted(files), archive_days)
+            if "damage" in note:
+                damage.append(Damage(*note["damage"]))
+    return Manifest(counts, sorted(files), archive_days, sorted(damage))

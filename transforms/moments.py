@@ -50,6 +50,11 @@ def beijing_days(times_ms: Milliseconds) -> npt.NDArray[np.int64]:
     return (times_ms + _BEIJING_OFFSET_MS) // DAY_MS
 
 
+def beijing_day(moment: datetime) -> int:
+    """Name the Beijing calendar day of an aware moment, counted from 1970-01-01."""
+    return (to_ms(moment) + _BEIJING_OFFSET_MS) // DAY_MS
+
+
 def day_name(day: int) -> str:
     """Spell a day number as ``YYYY-MM-DD``, as partitions do."""
     return from_ms(int(day) * DAY_MS).date().isoformat()

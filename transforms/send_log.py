@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import accumulate, islice
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import datafusion
@@ -30,6 +32,12 @@ PARQUET: Final = ".parquet"
 # What leaves in one batch, about.
 _ROWS: Final = 50_000
 _BLOCK_BYTES: Final = 16 * 1024 * 1024
+
+# A batch takes a fraction of a second. One that takes longer is read another way, which is slow but ends.
+_LONGEST_BATCH_SECS: Final = 10.0
+
+# What Arrow raises on damage; the last, where a column's name is not UTF-8.
+_UNREADABLE_PARQUET: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class SendLogSlice(NamedTuple):
@@ -155,16 +163,16 @@ def _parquet_batches(file: pq.ParquetFile, path: str) -> Iterator[pa.RecordBatch
             if batch is None:
                 return
             batch.validate(full=True)  # Parquet does not promise that its text is UTF-8
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, error) from error
+        except _UNREADABLE_PARQUET as error:
+            raise _damaged(path, error) from None  # its text may quote the file
         yield batch
 
 
 def _open_parquet(path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+    except _UNREADABLE_PARQUET as error:
+        raise _damaged(path, error) from None
 
 
 class _NotForDatafusionError(Exception):
@@ -198,17 +206,32 @@ def _open_avro(path: str) -> datafusion.DataFrame:
 
 
 def _next_batch(batches: Iterator[Any]) -> pa.RecordBatch | None:
+    """Ask for a batch, and do not wait for ever.
+
+    datafusion 55 goes round and round in a block that holds more than the records of its head.
+    """
+    answers: SimpleQueue[Any] = SimpleQueue()
+    Thread(target=_ask, args=(batches, answers), daemon=True).start()
     try:
-        batch = next(batches, None)
-    except Exception as error:  # datafusion raises nothing narrower
-        raise _NotForDatafusionError from error
-    return None if batch is None else batch.to_pyarrow()
+        answer = answers.get(timeout=_LONGEST_BATCH_SECS)
+    except Empty:
+        raise _NotForDatafusionError from None
+    if isinstance(answer, Exception):
+        raise _NotForDatafusionError from answer
+    return None if answer is None else answer.to_pyarrow()
+
+
+def _ask(batches: Iterator[Any], answers: SimpleQueue[Any]) -> None:
+    try:
+        answers.put(next(batches, None))
+    except Exception as error:  # noqa: BLE001 - datafusion raises nothing narrower
+        answers.put(error)
 
 
 def _read_avro_slowly(path: str, first_row: int) -> Iterator[Checked]:
     """Read with fastavro, a record at a time, by way of each record's JSON text."""
     with _opened(path) as file:
-        records = islice(fastavro.reader(file), first_row, None)
+        records = islice(_records(file), first_row, None)
         while lines := [_as_line(record) for record in _take(records, path)]:
             row_at = {
                 start: first_row + index
@@ -222,6 +245,14 @@ def _read_avro_slowly(path: str, first_row: int) -> Iterator[Checked]:
             first_row += len(lines)
 
 
+def _records(file: BinaryIO) -> Iterator[object]:
+    blocks: Iterator[Any] = fastavro.block_reader(file)
+    for block in blocks:
+        yield from block
+        if block.bytes_.read(1):
+            raise DamagedAvroError("a block holds more than the records of its head")
+
+
 def _count_avro_records(path: str) -> int:
     with _opened(path) as file:
         try:
@@ -233,8 +264,8 @@ def _count_avro_records(path: str) -> int:
 def _take(records: Iterator[object], path: str) -> list[object]:
     try:
         return list(islice(records, _ROWS))
-    except Exception as error:  # whatever a decoder raises on bytes that are no Avro
-        raise _damaged(path, error) from error
+    except Exception as error:  # noqa: BLE001 - whatever a decoder raises on bytes that are no Avro
+        raise _damaged(path, error) from None
 
 
 def _as_line(record: object) -> bytes:

@@ -4,6 +4,7 @@ The type of a column is right or wrong for a whole file (:func:`require_columns`
 may still be missing, empty or out of range, which fails its row alone.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -35,27 +36,34 @@ _Mask = npt.NDArray[np.bool_]
 def require_columns(columns: pa.Schema, path: str) -> None:
     """Check the types of a file's columns.
 
+    What an unknown column or a struct's field is called is not repeated: in a file that was made from one
+    without a header, it is somebody's phone number.
+
     Raises:
-        SendLogFileError: a column is missing, unknown, or of a type that does not convert without loss.
+        SendLogFileError: a column is missing, unknown, there twice, or of a type that does not convert
+            without loss.
     """
-    wrong = [f"it lacks the column {name}" for name in _REQUIRED if name not in columns.names]
-    for column in columns:
+    names = Counter(columns.names)
+    wrong = [f"it lacks the column {name}" for name in _REQUIRED if name not in names]
+    wrong += [f"it has the column {name} twice" for name in SCHEMA.names if names[name] > 1]
+    for place, column in enumerate(columns, 1):
+        kind = _kind(column.type)
         if column.name not in SCHEMA.names:
-            wrong.append(f"a send log entry has no column {column.name}: leave it out or use tags")
+            wrong.append(
+                f"its column {place} is none of a send log entry: leave it out or use tags"
+            )
         elif column.name == "tags":
             if not _is_tags(column.type):
-                wrong.append(f"tags is {column.type}, expected a map of text to text")
+                wrong.append(f"tags is {kind}, expected a map of text to text")
         elif column.name == "requested_at":
             if not pa.types.is_timestamp(column.type):
-                wrong.append(
-                    f"requested_at is {column.type}, expected a timestamp with a time zone"
-                )
+                wrong.append(f"requested_at is {kind}, expected a timestamp with a time zone")
             elif column.type.tz is None:
                 wrong.append(
                     "requested_at has no time zone: write it as an instant in UTC, not as local time"
                 )
         elif not _is_text(column.type):
-            wrong.append(f"{column.name} is {column.type}, expected text")
+            wrong.append(f"{column.name} is {kind}, expected text")
     if wrong:
         raise SendLogFileError(f"The send log file {path} cannot be used: {'; '.join(wrong)}.")
 
@@ -84,6 +92,11 @@ def check_columns(batch: pa.RecordBatch, first_row: int) -> Checked:
     kept[list(wrong)] = False
     entries = rows.filter(pa.array(kept))
     return Checked(pa.RecordBatch.from_arrays(entries.columns, schema=SCHEMA), refused)
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Name a type without what it is made of."""
+    return str(kind).partition("<")[0].partition("[")[0]
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
-from transforms import tables
+from transforms import keys, tables
 from transforms.enrich import SETTLED_SCHEMA, Facts, enrich
 from transforms.enrich_rows import (
     ENRICHED_SCHEMA,
@@ -23,7 +22,13 @@ from transforms.intake import Kind, Scope
 from transforms.manifest import Note, counts_note, file_note
 from transforms.match import Patience
 from transforms.shuffle import Slice, read_slices
-from transforms.tables import Table, WrittenFile, distinct_days, write_table
+from transforms.tables import (
+    Table,
+    WrittenFile,
+    distinct_days,
+    read_rows_of_keys,
+    write_table,
+)
 
 _ID_SCHEMA = pa.schema([pa.field("message_id", pa.string(), nullable=False)])
 
@@ -87,9 +92,13 @@ def _settled_files(
         table = tables.ENRICHED_REPORTS
         days = distinct_days(settled, table.day_column)
         paths = [path for day in days for path in scope.past.files(table.name, day)]
-        return pyarrow.dataset.dataset(paths, schema=ENRICHED_SCHEMA).to_table(
-            filter=pc.field("event_id").isin(event_ids)
-        )
+        hashes = keys.distinct_hashes([pa.array(event_ids, type=pa.string())])
+        rows = [
+            found
+            for path in paths
+            for found in read_rows_of_keys(path, ENRICHED_SCHEMA.names, "event_id", hashes)
+        ]
+        return pa.concat_tables([ENRICHED_SCHEMA.empty_table(), *rows], promote_options="default")
 
     enriched = enrich(facts, settling.patience, fetch_rows)
     inbound = _unseen(slices, Kind.INBOUND, tables.INBOUND_SMS, counts)

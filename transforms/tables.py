@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.contracts import contract
+from transforms import keys
 from transforms.moments import beijing_days, day_name, milliseconds
 
 
@@ -100,6 +101,31 @@ def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """
     with reading(path):
         return pq.read_table(path, columns=columns and list(columns), partitioning=None)
+
+
+def read_rows_of_keys(
+    path: str, columns: Sequence[str], key: str, hashes: keys.Hashes
+) -> Iterator[pa.Table]:
+    """Read the rows of a file of a table that belong to some keys, a row group at a time.
+
+    Of row groups without such rows only the key is decoded: 0.1 us a row instead of 0.5, and no more
+    memory than a row group takes, however long the file is.
+
+    Args:
+        path: the file.
+        columns: what to read.
+        key: the column that holds the keys, strings without nulls.
+        hashes: of the keys, as ``keys.distinct_hashes`` gives them. Keys that share a hash with one of them
+            come along.
+
+    Raises:
+        TableFileError: the file is damaged.
+    """
+    with reading(path), pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            of_keys = keys.are_among(file.read_row_group(group, [key]).column(key), hashes)
+            if of_keys.any():
+                yield file.read_row_group(group, list(columns)).filter(pa.array(of_keys))
 
 
 def read_metadata(path: str) -> pq.FileMetaData:

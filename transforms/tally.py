@@ -1,4 +1,4 @@
-"""Exact counts of one run, and what ended it, kept in the process that does the work.
+"""Exact counts of one run, its oldest message, and what ended it, kept in the process that does the work.
 
 Beam's metrics cannot serve: finalization callbacks run outside any bundle and have none, and a
 failed run has no result to ask. A tally is found by the run's id from wherever the work happens, so
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 
 
 class Tally:
@@ -18,6 +19,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._oldest: dict[str, datetime] = {}
         self._failure: Exception | None = None
         self._lock = threading.Lock()
 
@@ -25,6 +27,12 @@ class Tally:
         """Add to counts by name."""
         with self._lock:
             self._counts.update(counts)
+
+    def note_oldest(self, **moments: datetime) -> None:
+        """Note moments by name; the earliest of each name counts."""
+        with self._lock:
+            for name, moment in moments.items():
+                self._oldest[name] = min(moment, self._oldest.get(name, moment))
 
     def fail(self, failure: Exception) -> None:
         """Note what ended the run; the first counts, the rest follow from it."""
@@ -40,6 +48,10 @@ class Tally:
         """Return a copy of the counts."""
         with self._lock:
             return Counter(self._counts)
+
+    def oldest(self, name: str) -> datetime | None:
+        """Return the earliest moment noted under a name."""
+        return self._oldest.get(name)
 
 
 _TALLIES: dict[str, Tally] = {}

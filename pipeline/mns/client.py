@@ -8,19 +8,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
+from pipeline.errors import OperatorError
 from pipeline.mns import faults, wire
-from pipeline.mns.credentials import QueueToken, QueueTokens
 from pipeline.mns.settings import message_type_of
 from pipeline.mns.signature import MNS_VERSION, authorization
-from pipeline.mns.transport import HttpAnswer, HttpTransport
-from pipeline.mns.wire import ChangedVisibility, DeleteError, Received
+from pipeline.mns.tokens import QueueToken, QueueTokens
+from pipeline.mns.transport import HttpAnswer, HttpTransport, Line
+from pipeline.mns.wire import DeleteError
+from schemas.records import MnsMessage
 
 # A response lost to a short read timeout hides its messages until their visibility timeout.
 _READ_MARGIN_SECS: Final = 10.0
 _T = TypeVar("_T")
 _OK, _NO_CONTENT, _NOT_FOUND = 200, 204, 404
+
+
+class Leased(NamedTuple):
+    """Received messages, and in the same order the handles to delete them by."""
+
+    messages: list[MnsMessage]
+    receipt_handles: list[str]
+    secs: float
+    """How long from now the first of them stays hidden."""
+
+
+class Renewed(NamedTuple):
+    """The only handle that works from now on, and for how long."""
+
+    receipt_handle: str
+    secs: float
 
 
 class MnsClient:
@@ -39,11 +57,12 @@ class MnsClient:
         self._tokens = tokens
         self._clock = clock
 
-    def receive(self, queue_name: str, messages: int, wait_secs: int) -> Received | None:
-        """Receive 1-16 messages, waiting up to 30 s for the first; None when there is none.
+    def on(self, line: Line) -> MnsClient:
+        """Return this client with a line, by which the calls that it makes can be ended."""
+        return MnsClient(self._endpoint, self._transport.on(line), self._tokens, self._clock)
 
-        ``visible_again_at`` of the result is by this machine's clock.
-        """
+    def receive(self, queue_name: str, messages: int, wait_secs: int) -> Leased | None:
+        """Receive 1-16 messages, waiting up to 30 s for the first; None when there is none."""
         answer = self._call(
             queue_name,
             "GET",
@@ -54,9 +73,8 @@ class MnsClient:
             received = self._read(
                 lambda: wire.parse_messages(answer.body, queue_name, message_type_of(queue_name))
             )
-            return received._replace(
-                visible_again_at=self._by_own_clock(received.visible_again_at, answer)
-            )
+            secs = self._secs_until(received.visible_again_at, answer)
+            return Leased(received.messages, received.receipt_handles, secs)
         code = wire.parse_error_code(answer.body)
         if code == faults.NO_MESSAGE:
             return None
@@ -72,7 +90,7 @@ class MnsClient:
         )
         if answer.status == _NO_CONTENT:
             return []
-        errors = wire.parse_delete_errors(answer.body)
+        errors = self._read(lambda: wire.parse_delete_errors(answer.body, receipt_handles))
         if errors is not None:
             return errors
         code = wire.parse_error_code(answer.body)
@@ -80,7 +98,7 @@ class MnsClient:
 
     def change_visibility(
         self, queue_name: str, receipt_handle: str, visibility_timeout_secs: int
-    ) -> ChangedVisibility | None:
+    ) -> Renewed | None:
         """Hide a message for 1-43200 s from now; None when the handle no longer holds it.
 
         The old handle is dead afterwards; the returned one replaces it.
@@ -92,9 +110,8 @@ class MnsClient:
         )
         if answer.status == _OK:
             changed = self._read(lambda: wire.parse_changed_visibility(answer.body))
-            return changed._replace(
-                visible_again_at=self._by_own_clock(changed.visible_again_at, answer)
-            )
+            secs = self._secs_until(changed.visible_again_at, answer)
+            return Renewed(changed.receipt_handle, secs)
         code = wire.parse_error_code(answer.body)
         if code in faults.LOST_LEASE:
             return None
@@ -114,10 +131,18 @@ class MnsClient:
     ) -> HttpAnswer:
         token = self._tokens.current(queue_name)
         answer = self._send(token, method, target, body, wait_secs)
-        if self._is_refused(answer):
-            self._tokens.reject(queue_name, token)
+        refusal = self._refusal(queue_name, answer)
+        if refusal is not None:
+            self._tokens.reject(queue_name, token, refusal)
             token = self._tokens.current(queue_name)
             answer = self._send(token, method, target, body, wait_secs)
+            refusal = self._refusal(queue_name, answer)
+            if refusal is not None:
+                self._tokens.reject(queue_name, token, refusal)
+                if self._tokens.is_refused_for_good(queue_name):
+                    raise refusal
+                raise faults.may_pass(refusal)
+        self._tokens.accept(queue_name, token)
         return answer
 
     def _send(
@@ -135,25 +160,28 @@ class MnsClient:
         )
         return self._transport.send(method, target, headers, body, wait_secs + _READ_MARGIN_SECS)
 
-    @staticmethod
-    def _is_refused(answer: HttpAnswer) -> bool:
+    def _refusal(self, queue_name: str, answer: HttpAnswer) -> OperatorError | None:
+        """Return what a refused token means; None when the token was not refused."""
         if answer.status in {_OK, _NO_CONTENT, _NOT_FOUND}:
-            return False
-        return faults.is_refusal(answer.status, wire.parse_error_code(answer.body))
+            return None
+        code = wire.parse_error_code(answer.body)
+        if not faults.is_refusal(answer.status, code):
+            return None
+        return faults.queue_refusal(self._endpoint, queue_name, answer.status, code)
 
     def _read(self, parse: Callable[[], _T]) -> _T:
         try:
             return parse()
         except wire.MalformedResponseError as error:
-            raise faults.ServiceFaultError(
+            raise faults.UnclearAnswerError(
                 f"MNS at {self._endpoint} sent an answer that is not MNS's ({error}): check that "
                 "--mns_endpoint is an MNS endpoint"
             ) from None
 
-    def _by_own_clock(self, server_time: datetime, answer: HttpAnswer) -> datetime:
-        """Move a time from the server's clock to ours, which may differ by up to 15 minutes."""
+    def _secs_until(self, server_time: datetime, answer: HttpAnswer) -> float:
+        """How long until a time of the server's clock, which may differ from ours by 15 minutes."""
         try:
             server_now = parsedate_to_datetime(answer.date)
-            return self._clock() + (server_time - server_now)
-        except (TypeError, ValueError):  # no Date header, or one without a zone
-            return server_time
+            return (server_time - server_now).total_seconds()
+        except (TypeError, ValueError, OverflowError):  # no Date header, or one of no use
+            return (server_time - self._clock()).total_seconds()

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from pipeline.mns.client import MnsClient
-from pipeline.mns.credentials import QueueTokens, TokenService
+from pipeline.mns.credentials import TokenService
 from pipeline.mns.settings import MnsSettings
+from pipeline.mns.tokens import QueueTokens
 from pipeline.mns.transport import HttpTransport
 
 
@@ -22,20 +23,28 @@ class MnsConnection:
     def __init__(self, settings: MnsSettings, clock: Callable[[], datetime]) -> None:
         """Prepare; neither connects nor reads keys."""
         draw = random.Random().random  # noqa: S311 - jitter keeps no secret
-        tokens = QueueTokens(TokenService(settings.dybaseapi_endpoint).fetch, clock, draw)
+        self._tokens = QueueTokens(TokenService(settings.dybaseapi_endpoint).fetch, clock, draw)
         transport = HttpTransport(settings.mns_endpoint)
-        self.client = MnsClient(settings.mns_endpoint, transport, tokens, clock)
+        self.client = MnsClient(settings.mns_endpoint, transport, self._tokens, clock)
         self.draw = draw
         self.clock = clock
-        self._answered: set[str] = set()
+        self._answered_at: dict[str, datetime] = {}
 
     def has_answered(self, queue_name: str) -> bool:
         """Whether the queue was ever read through this connection."""
-        return queue_name in self._answered
+        return queue_name in self._answered_at
 
     def note_answer(self, queue_name: str) -> None:
         """Note that the queue was read."""
-        self._answered.add(queue_name)
+        self._answered_at[queue_name] = self.clock()
+
+    def answered_at(self) -> dict[str, datetime]:
+        """Return when each queue was last read, by queue name (UTC); idle queues answer, too."""
+        return dict(self._answered_at)
+
+    def token_expiries(self) -> dict[str, datetime]:
+        """Return when the token of each queue that has one ends, by queue name (UTC)."""
+        return self._tokens.expiries()
 
     def close(self) -> None:
         """Close the idle connections."""

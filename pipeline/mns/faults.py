@@ -41,6 +41,10 @@ class ServiceFaultError(TransientError):
     """Raised when a service answered that it cannot do it now; its text is a sentence."""
 
 
+class UnclearAnswerError(ServiceFaultError):
+    """Raised when an answer does not tell whether the service acted on the request."""
+
+
 def no_keys() -> CredentialsError:
     """Say that the credential chain came up empty."""
     return CredentialsError(
@@ -73,27 +77,40 @@ def token_fault(endpoint: str, queue_name: str, code: str) -> OperatorError | Se
     return _passing_fault(f"The token service at {endpoint}", code)
 
 
+def queue_refusal(endpoint: str, queue_name: str, status: int, code: str) -> OperatorError:
+    """Say what it means when a queue refuses fresh tokens."""
+    if code.startswith(_PERMISSION_CODES):
+        return QueueError(
+            f"The queue {queue_name} at {endpoint} may not be read with these keys ({code}): "
+            "check the name in --mns_queues, the region in --mns_endpoint, and that the RAM "
+            "user has the policy AliyunMNSFullAccess"
+        )
+    return CredentialsError(
+        f"{endpoint} refused a fresh token for {queue_name} ({code or status}): {_KEYS_FIX}, "
+        "and check that --mns_endpoint and --dybaseapi_endpoint belong together"
+    )
+
+
 def queue_fault(
     endpoint: str, queue_name: str, status: int, code: str
 ) -> OperatorError | ServiceFaultError:
-    """Turn an MNS error into what to raise; a refusal must have outlived a fresh token."""
+    """Turn an MNS error that is no refusal into what to raise."""
     if code == "QueueNotExist":
         return QueueError(
             f"The queue {queue_name} does not exist at {endpoint}: check --mns_queues "
             f"({_QUEUE_NAME_SHAPE}) and --mns_endpoint"
         )
-    if is_refusal(status, code):
-        if code.startswith(_PERMISSION_CODES):
-            return QueueError(
-                f"The queue {queue_name} at {endpoint} may not be read with these keys ({code}): "
-                "check the name in --mns_queues, the region in --mns_endpoint, and that the RAM "
-                "user has the policy AliyunMNSFullAccess"
-            )
-        return CredentialsError(
-            f"{endpoint} refused a fresh token for {queue_name} ({code or status}): {_KEYS_FIX}, "
-            "and check that --mns_endpoint and --dybaseapi_endpoint belong together"
+    if not code:
+        return UnclearAnswerError(
+            f"MNS at {endpoint} answers with HTTP {status} and not as MNS does: check that "
+            "--mns_endpoint is an MNS endpoint, and the network between"
         )
-    return _passing_fault(f"MNS at {endpoint}", code or f"HTTP {status}")
+    return _passing_fault(f"MNS at {endpoint}", code)
+
+
+def may_pass(refusal: OperatorError) -> ServiceFaultError:
+    """Turn the refusal of a service that has worked before into a fault that is waited out."""
+    return ServiceFaultError(str(refusal))
 
 
 def surrender(fault: TransientError) -> OperatorError:

@@ -1,8 +1,13 @@
-"""The threads between the queues and the pipeline: they receive, keep leases alive, and delete.
+"""What a reader reads from: threads that receive ahead of it, and marks that it finalizes.
 
-Fetchers receive ahead of the pipeline into a bounded buffer; the pipeline takes batches out and
-cuts marks; a finalized mark deletes exactly the messages emitted since the mark before. Whatever is
-never finalized is given back, or comes back by itself when its visibility timeout ends.
+Fetchers receive into a bounded buffer; the pipeline takes batches out and cuts marks; a finalized mark
+deletes exactly the messages emitted since the mark before. Whatever is never finalized is given back,
+or comes back by itself when its visibility timeout ends.
+
+A stop (SIGTERM, in the end) takes ``stop_secs`` at most for what the service is to answer: what was not
+handed out is given back at once, the last bundle is deleted. A long poll under way is waited for, since
+messages that come for a poll whose caller has hung up may stay hidden until their visibility timeout:
+nobody knows whether MNS notices. Only what takes longer is hung up on.
 """
 
 from __future__ import annotations
@@ -11,33 +16,31 @@ import logging
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from time import monotonic
 from typing import Final, NamedTuple
 
 from pipeline.errors import OperatorError, TransientError
 from pipeline.mns import faults
-from pipeline.mns.backoff import backoff_secs
+from pipeline.mns.backoff import outage_pause_secs
+from pipeline.mns.client import Leased
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.drain import Drain
-from pipeline.mns.leases import Lease, LeaseLedger
+from pipeline.mns.lease_keeper import LeaseKeeper
+from pipeline.mns.leases import Lease
 from pipeline.mns.settings import BATCH_MESSAGES, MnsSettings, Until
-from pipeline.mns.transport import UnreachableError
+from pipeline.mns.stopping import is_stop_requested
+from pipeline.mns.transport import Line
 from pipeline.mns.watermark import Watermark
-from pipeline.mns.wire import Received
 from schemas.records import MnsMessage
 from transforms.tally import Tally
 
 _LOGGER = logging.getLogger(__name__)
-# How long a waiting thread may overlook that the read has ended.
+# How long a waiting thread may overlook that the read has ended, or that it should.
 _TICK_SECS: Final = 0.25
-_FIRST_PAUSE_SECS: Final = 0.2
-_LONGEST_PAUSE_SECS: Final = 4.0
-_DELETE_TRIES: Final = 5
-# What MNS allows at least (doc 35142): as good as visible at once.
-_RELEASE_SECS: Final = 1
+# How long a thread may take to leave that can no longer do anything: it may be looking up an address.
+_LEAVE_SECS: Final = 6.0
 
 
 class Batch(NamedTuple):
@@ -82,31 +85,29 @@ class Inbox:
         self._settings = settings
         self._until = until
         self._connection = connection
-        self._client = connection.client
+        self._line = Line()
+        self._client = connection.client.on(self._line)
         self._tally = tally
         self._clock = connection.clock
         self._on_done = on_done
-        self._changed = threading.Condition()  # guards everything down to the marks
+        self._keeper = LeaseKeeper(settings, connection.client, tally, connection.draw, self._fail)
+        lock = threading.Lock()  # guards everything down to the marks
+        self._has_news = threading.Condition(lock)  # for who takes: a batch, or the end
+        self._has_room = threading.Condition(lock)  # for fetchers: to ask for more, or the end
         self._buffer: deque[Batch] = deque()
         self._buffered_messages = 0
         self._budget = until.max_messages
         self._polls_under_way = Counter[str]()
         self._drains = {queue_name: Drain(settings.fetchers) for queue_name in settings.queues}
         self._watermark = Watermark(settings.queues)
-        self._ledger = LeaseLedger(
-            timedelta(seconds=settings.renewal_margin_secs),
-            timedelta(seconds=settings.max_hold_secs),
-        )
         self._emitted: list[int] = []
         self._marks: dict[int, list[int]] = {}
         self._cut_marks = 0
-        # Held over one renewal call, so that nothing is deleted by a handle about to be replaced, and
-        # until handles taken out of the ledger are with the workers, so that these do not leave before.
-        self._renewing = threading.Lock()
         self._ending = threading.Event()
         self._stopped = threading.Event()
         self._closed = threading.Event()
         self._deadline_secs = math.inf
+        self._stop_by_secs = math.inf
         self._failure: Exception | None = None
         self._has_warned = False
         self._fetchers = [
@@ -117,27 +118,30 @@ class Inbox:
             for _ in range(settings.fetchers)
         ]
         self._live_fetchers = 0
-        self._keeper = threading.Thread(target=self._run_keeper, name="keep-leases", daemon=True)
-        self._workers = ThreadPoolExecutor(settings.ack_threads, thread_name_prefix="ack")
+        self._watch = threading.Thread(target=self._run_watch, name="watch-inbox", daemon=True)
 
     def start(self) -> None:
         """Begin to receive; the time of ``until.max_secs`` starts now."""
         if self._until.max_secs is not None:
             self._deadline_secs = monotonic() + self._until.max_secs
         self._live_fetchers = len(self._fetchers)
-        for thread in (*self._fetchers, self._keeper):
+        if is_stop_requested():
+            self.stop()
+        for thread in (*self._fetchers, self._watch):
             thread.start()
 
     def take(self, timeout_secs: float) -> Batch | None:
         """Hand out the next batch, waiting for one up to ``timeout_secs``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._buffer or self.is_finished, timeout_secs)
+        with self._has_news:
+            self._has_news.wait_for(lambda: self._buffer or self.is_finished, timeout_secs)
             if not self._buffer:
                 return None
             batch = self._buffer.popleft()
+            was_full = self._buffered_messages >= self._settings.prefetch_messages
             self._buffered_messages -= len(batch.messages)
             self._emitted.append(batch.lease)
-            self._changed.notify_all()
+            if was_full:
+                self._has_room.notify_all()
             return batch
 
     @property
@@ -154,12 +158,16 @@ class Inbox:
 
     def watermark(self) -> datetime | None:
         """Return the watermark (UTC); None as long as nothing is known."""
-        with self._changed:
-            return self._watermark.advance(self._ledger.oldest_enqueued_at())
+        with self._has_news:
+            return self._watermark.advance(self._keeper.oldest_enqueued_at())
+
+    def oldest_enqueued_at(self) -> datetime | None:
+        """Return the event time of the oldest message held; None while nothing is."""
+        return self._keeper.oldest_enqueued_at()
 
     def cut_mark(self) -> int:
         """Close the span of batches handed out since the last mark; return the mark's number."""
-        with self._changed:
+        with self._has_news:
             self._cut_marks += 1
             self._marks[self._cut_marks], self._emitted = self._emitted, []
             return self._cut_marks
@@ -170,63 +178,57 @@ class Inbox:
         Never raises for what the service does: a message that could not be deleted comes back and
         is recognised downstream by its id.
         """
-        with self._changed:
+        with self._has_news:
             numbers = self._marks.pop(mark, [])
-        chunks: list[tuple[str, list[str]]] = []
-        # What is not renewed any more is not ours any longer than this: no use in trying, and an outage
-        # would otherwise keep a bundle of many deletes waiting for hours.
-        deadline_secs = monotonic() + self._settings.visibility_timeout_secs
-        with self._renewing:
-            for queue_name, handles in self._take_handles(numbers, "unacknowledged").items():
-                for first in range(0, len(handles), BATCH_MESSAGES):
-                    chunks.append((queue_name, handles[first : first + BATCH_MESSAGES]))
-            # A share for each thread: a hand-over per request would cost more than its signature.
-            threads = self._settings.ack_threads
-            shares = [chunks[first::threads] for first in range(min(threads, len(chunks)))]
-            deletions = [
-                self._workers.submit(self._delete_all, share, deadline_secs) for share in shares
-            ]
-        for deletion in deletions:
-            deletion.result()
+        self._keeper.delete(numbers)
 
     def stop(self) -> None:
-        """Stop receiving, hand out nothing more, and give back what was not handed out.
+        """Stop receiving, hand out nothing more, and begin to give back what was not handed out.
 
         What was handed out is left alone: it may still be marked and finalized.
         """
-        self._ending.set()
-        with self._changed:
+        with self._has_news:
+            if self._stopped.is_set():
+                return
             self._stopped.set()
+            self._stop_by_secs = monotonic() + self._settings.stop_secs
             numbers = [batch.lease for batch in self._buffer]
             self._buffer.clear()
             self._buffered_messages = 0
-            self._changed.notify_all()
-        self._release(numbers)
+        self._keeper.stop_by(self._stop_by_secs)
+        self._end()
+        self._keeper.release(numbers)
 
     def leave(self) -> None:
         """Stop, and give back what was handed out after the last mark: no mark will hold it now."""
         self.stop()
-        with self._changed:
+        with self._has_news:
             numbers, self._emitted = self._emitted, []
-        self._release(numbers)
+        self._keeper.release(numbers)
 
     def close(self) -> None:
-        """Stop, wait for the threads, and give back all that was not acknowledged."""
+        """Stop, give back all that was not acknowledged, and wait for the threads."""
         self.stop()
-        for thread in self._fetchers:
-            if thread.ident is not None:
-                thread.join()
-        with self._changed:
+        self._join_fetchers()
+        with self._has_news:
             numbers = [
                 *self._emitted,
                 *(number for span in self._marks.values() for number in span),
             ]
             self._emitted, self._marks = [], {}
-        self._release(numbers)
+        self._keeper.release(numbers)
         self._closed.set()
-        if self._keeper.ident is not None:
-            self._keeper.join()
-        self._workers.shutdown()
+        if self._watch.ident is not None:
+            self._watch.join()
+        self._keeper.close()
+
+    def _join_fetchers(self) -> None:
+        started = [thread for thread in self._fetchers if thread.ident is not None]
+        for thread in started:
+            thread.join(max(0.0, self._stop_by_secs - monotonic()))
+        self._line.close()
+        for thread in started:
+            thread.join(_LEAVE_SECS)
 
     # -- receiving ---------------------------------------------------------------------------------
 
@@ -235,26 +237,27 @@ class Inbox:
             self._fetch(queue_name)
         except Exception as failure:  # noqa: BLE001 - a bug must end the read, not one thread of it
             self._fail(failure)
-        with self._changed:
+        with self._has_news:
             self._live_fetchers -= 1
-            self._changed.notify_all()
+            self._has_news.notify_all()
 
     def _fail(self, failure: Exception) -> None:
-        with self._changed:
+        with self._has_news:
             self._failure = self._failure or failure
         self._tally.fail(failure)
         self._end()
 
     def _end(self) -> None:
         self._ending.set()
-        with self._changed:
-            self._changed.notify_all()
+        with self._has_news:
+            self._has_news.notify_all()
+            self._has_room.notify_all()
 
     def _fetch(self, queue_name: str) -> None:
         failures = fast_answers = 0
         while messages := self._reserve(queue_name):
             poll = self._begin_poll(queue_name, messages)
-            outcome: Received | Exception | None
+            outcome: Leased | Exception | None
             try:
                 outcome = self._client.receive(queue_name, messages, poll.wait_secs)
             except (TransientError, OperatorError) as fault:
@@ -263,18 +266,18 @@ class Inbox:
             if isinstance(outcome, Exception):
                 failures += 1
                 self._note_fault(queue_name, outcome, failures)
-                self._pause(failures)
+                self._pause(failures, poll.began_secs)
                 continue
             failures = 0
             self._connection.note_answer(queue_name)
             # An answer that did not wait says that the server wants fewer polls.
             fast_answers = fast_answers + 1 if outcome is None and not waited else 0
             if fast_answers:
-                self._pause(fast_answers)
+                self._pause(fast_answers, poll.began_secs)
 
     def _reserve(self, queue_name: str) -> int:
         """Wait for room in the buffer; return how many messages to ask for, 0 at the end."""
-        with self._changed:
+        with self._has_room:
             while not self._ending.is_set():
                 if monotonic() >= self._deadline_secs:
                     break
@@ -287,7 +290,7 @@ class Inbox:
                         self._budget -= messages
                     self._polls_under_way[queue_name] += 1
                     return messages
-                self._changed.wait(_TICK_SECS)
+                self._has_room.wait(_TICK_SECS)
         self._end()
         return 0
 
@@ -295,7 +298,7 @@ class Inbox:
         longest = self._settings.drain_wait_secs if self._until.empty else self._settings.wait_secs
         now_secs = monotonic()
         wait_secs = int(max(0, min(longest, self._deadline_secs - now_secs)))
-        with self._changed:
+        with self._has_room:
             others = self._polls_under_way[queue_name] - 1
             is_needed = not self._until.empty or self._drains[queue_name].needs_another(others)
             if not is_needed:
@@ -305,11 +308,11 @@ class Inbox:
             number = self._watermark.begin_poll(queue_name, self._clock())
         return _Poll(queue_name, number, messages, wait_secs, now_secs, is_needed)
 
-    def _settle_poll(self, poll: _Poll, outcome: Received | Exception | None) -> bool:
+    def _settle_poll(self, poll: _Poll, outcome: Leased | Exception | None) -> bool:
         """Book what a poll brought; return whether an empty one waited as it was asked to."""
-        received = outcome if isinstance(outcome, Received) else None
+        received = outcome if isinstance(outcome, Leased) else None
         waited, late = False, 0
-        with self._changed:
+        with self._has_news:
             self._polls_under_way[poll.queue_name] -= 1
             if self._budget is not None:
                 self._budget += poll.messages - (len(received.messages) if received else 0)
@@ -320,21 +323,25 @@ class Inbox:
             elif outcome is None and poll.is_needed:
                 waited = drain.found_nothing(poll.began_secs, monotonic(), poll.wait_secs)
             self._watermark.end_poll(poll.queue_name, poll.number, found_nothing=waited)
-            self._changed.notify_all()
+            if received is not None:
+                self._has_news.notify()
+            if self._budget is not None:  # less may have come than this poll had reserved
+                self._has_room.notify_all()
             drained = self._until.empty and all(d.is_empty for d in self._drains.values())
         if late:
-            self._release([late])
+            self._keeper.release([late])
         if drained:
             self._end()
         return waited and poll.wait_secs > 0
 
-    def _hold(self, queue_name: str, received: Received) -> int:
+    def _hold(self, queue_name: str, received: Leased) -> int:
         """Take received messages in; return the lease's number when they come after the stop."""
         messages = received.messages
         oldest = min(message.enqueued_at for message in messages)
-        handles: list[str | None] = [*received.receipt_handles]
-        lease = Lease(queue_name, handles, self._clock(), received.visible_again_at, oldest)
-        number = self._ledger.hold(lease)
+        now_secs = monotonic()
+        number = self._keeper.hold(
+            Lease(queue_name, received.receipt_handles, oldest, now_secs, now_secs + received.secs)
+        )
         self._tally.add(
             received=len(messages),
             redelivered=sum(message.dequeue_count > 1 for message in messages),
@@ -356,141 +363,38 @@ class Inbox:
 
     def _warn_once(self, fault: TransientError) -> None:
         """Say it once a read: all fetchers meet the same outage, and each meets it again and again."""
-        with self._changed:
+        with self._has_news:
             is_news, self._has_warned = not self._has_warned, True
         if is_news:
             _LOGGER.warning("%s; trying again", fault)
 
-    def _pause(self, failures: int) -> None:
-        self._ending.wait(
-            backoff_secs(failures, _FIRST_PAUSE_SECS, _LONGEST_PAUSE_SECS, self._connection.draw)
-        )
+    def _pause(self, failures: int, began_secs: float) -> None:
+        """Pause after a poll that brought nothing; one that took long has had its pause."""
+        pause_secs = outage_pause_secs(failures, self._connection.draw)
+        self._ending.wait(max(0.0, pause_secs - (monotonic() - began_secs)))
 
-    # -- leases ------------------------------------------------------------------------------------
+    # -- watching ----------------------------------------------------------------------------------
 
-    def _run_keeper(self) -> None:
+    def _run_watch(self) -> None:
         try:
-            self._keep_leases()
+            while not self._closed.wait(_TICK_SECS):
+                if is_stop_requested():
+                    self.stop()
+                self._keeper.tend()
+                if self._is_abandoned():
+                    self._abandon()
+                    return
         except Exception as failure:  # noqa: BLE001 - a bug must end the read, not lose its leases
             self._fail(failure)
 
-    def _keep_leases(self) -> None:
-        tick_secs = min(1.0, self._settings.renewal_margin_secs / 4)
-        while not self._closed.wait(tick_secs):
-            with self._changed:
-                due = self._ledger.due(self._clock())
-                lost = self._ledger.expire(self._clock())
-            self._tally.add(lost_leases=lost)
-            for number in due:
-                self._renew(number)
-            with self._renewing:
-                if self._is_abandoned():
-                    numbers = [number for span in self._marks.values() for number in span]
-                    self._take_handles(numbers, "unacknowledged")
-                    self._workers.shutdown(wait=False)
-                    self._on_done()
-                    return
-
     def _is_abandoned(self) -> bool:
         """Whether the reader is gone and nothing is held that could still be deleted or given back."""
-        with self._changed:
-            is_gone = self._stopped.is_set() and not self._live_fetchers
-            return is_gone and self._ledger.oldest_enqueued_at() is None
+        return self._stopped.is_set() and not self._live_fetchers and self._keeper.is_idle
 
-    def _renew(self, number: int) -> None:
-        position, soonest = 0, None
-        while True:
-            with self._renewing:
-                with self._changed:
-                    lease = self._ledger.get(number)
-                if lease is None or position == len(lease.receipt_handles):
-                    break
-                handle = lease.receipt_handles[position]
-                if handle is not None:
-                    try:
-                        changed = self._client.change_visibility(
-                            lease.queue_name, handle, self._settings.visibility_timeout_secs
-                        )
-                    except TransientError:
-                        return  # the next tick tries again
-                    lease.receipt_handles[position] = changed.receipt_handle if changed else None
-                    if changed is None:
-                        self._tally.add(lost_leases=1)
-                    elif soonest is None or changed.visible_again_at < soonest:
-                        soonest = changed.visible_again_at
-            position += 1
-        if lease is not None and soonest is not None:
-            lease.expires_at = soonest
-            self._tally.add(renewals=1)
-
-    def _take_handles(self, numbers: Iterable[int], lost_count: str) -> dict[str, list[str]]:
-        """Take leases out of the ledger; return their handles by queue, and count the lost ones.
-
-        To be called while no lease is being renewed.
-        """
-        handles: dict[str, list[str]] = {}
-        with self._changed:
-            for number in numbers:
-                lease = self._ledger.take(number)
-                if lease is not None:
-                    held = [handle for handle in lease.receipt_handles if handle is not None]
-                    handles.setdefault(lease.queue_name, []).extend(held)
-                    lost = len(lease.receipt_handles) - len(held)
-                    if lost:
-                        self._tally.add(**{lost_count: lost})
-        return handles
-
-    def _delete_all(self, chunks: Iterable[tuple[str, list[str]]], deadline_secs: float) -> None:
-        for queue_name, handles in chunks:
-            self._delete(queue_name, handles, deadline_secs)
-
-    def _delete(self, queue_name: str, handles: list[str], deadline_secs: float) -> None:
-        """Delete a chunk, as often as it takes; give up on what stays."""
-        unsure = False
-        for attempt in range(1, _DELETE_TRIES + 1):
-            if monotonic() >= deadline_secs:
-                break
-            try:
-                errors = self._client.delete(queue_name, handles)
-            except UnreachableError:
-                unsure = True  # the messages may be gone: their handles will be refused next time
-            except TransientError:
-                pass
-            except OperatorError as failure:
-                self._fail(failure)
-                break
-            else:
-                lost = sum(error.code in faults.LOST_LEASE for error in errors)
-                kept = [e.receipt_handle for e in errors if e.code not in faults.LOST_LEASE]
-                self._tally.add(acknowledged=len(handles) - len(errors))
-                if lost:
-                    self._tally.add(**{"unconfirmed" if unsure else "unacknowledged": lost})
-                if not kept:
-                    return
-                handles = kept
-            self._closed.wait(
-                backoff_secs(attempt, _FIRST_PAUSE_SECS, _LONGEST_PAUSE_SECS, self._connection.draw)
-            )
-        self._tally.add(unacknowledged=len(handles))
-
-    def _release(self, numbers: Iterable[int]) -> None:
-        """Give messages back to their queue; what cannot be, comes back by its timeout."""
-        deadline_secs = monotonic() + self._settings.visibility_timeout_secs
-        with self._renewing:
-            given_back = [
-                self._workers.submit(self._release_one, queue_name, handle, deadline_secs)
-                for queue_name, handles in self._take_handles(numbers, "released").items()
-                for handle in handles
-            ]
-        for release in given_back:
-            release.result()
-
-    def _release_one(self, queue_name: str, handle: str, deadline_secs: float) -> None:
-        self._tally.add(released=1)
-        if monotonic() >= deadline_secs:  # it has come back by itself, or will at once
-            self._tally.add(failed_releases=1)
-            return
-        try:
-            self._client.change_visibility(queue_name, handle, _RELEASE_SECS)
-        except (TransientError, OperatorError):
-            self._tally.add(failed_releases=1)
+    def _abandon(self) -> None:
+        with self._has_news:
+            numbers = [number for span in self._marks.values() for number in span]
+            self._marks = {}
+        self._keeper.forget(numbers)
+        self._keeper.close()
+        self._on_done()

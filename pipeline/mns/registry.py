@@ -7,6 +7,7 @@ leases) stays in the process that made it, and is found here.
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.inbox import Inbox
@@ -42,6 +43,14 @@ def remove_inbox(run_id: str, reader_id: str) -> None:
     """Forget an inbox that has nothing left to do."""
     with _LOCK:
         _INBOXES.get(run_id, {}).pop(reader_id, None)
+
+
+def oldest_enqueued_at(run_id: str) -> datetime | None:
+    """Return the event time of the oldest message that a run's inboxes hold; None while they hold none."""
+    with _LOCK:
+        inboxes = list(_INBOXES.get(run_id, {}).values())
+    oldest = [moment for inbox in inboxes if (moment := inbox.oldest_enqueued_at())]
+    return min(oldest, default=None)
 
 
 def close_run(run_id: str) -> None:

@@ -14,6 +14,7 @@ DYBASEAPI_ENDPOINT: Final = "https://dybaseapi.aliyuncs.com"
 BATCH_MESSAGES: Final = 16
 _LONGEST_POLL_SECS: Final = 30  # waitseconds is 0-30 (doc 35136)
 _LONGEST_VISIBILITY_SECS: Final = 43_200  # doc 35142
+_LONGEST_STOP_SECS: Final = 20
 _ENDPOINT: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?/?")
 _QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,119}")
 
@@ -34,7 +35,7 @@ class MnsSettings:
         wait_secs: how long one receive waits for a message (long poll), 0-30.
         drain_wait_secs: the same while reading until empty; an empty answer must be waited for.
         fetchers: threads that receive, per queue. One does 16 messages per round trip.
-        ack_threads: threads that delete, for all queues together.
+        ack_threads: threads that delete, for all queues together; up to 16 while deletes are slow.
         prefetch_messages: how many messages may be received ahead of the pipeline.
         max_bundle_messages: a bundle, and with it an archive file, closes at this size...
         max_bundle_secs: ...or at this age, whichever comes first.
@@ -42,6 +43,8 @@ class MnsSettings:
         renewal_margin_secs: a lease is renewed when less than this is left of it.
         max_hold_secs: a message held longer is left to its queue: something is stuck.
         start_tries: how often a service that has never answered is tried before giving up.
+        stop_secs: how long a stop waits for the service's answers; a long poll that takes longer is hung
+            up on, and what comes for it may stay hidden until its visibility timeout.
     """
 
     queues: tuple[str, ...]
@@ -58,6 +61,7 @@ class MnsSettings:
     renewal_margin_secs: float = 10.0
     max_hold_secs: float = 600.0
     start_tries: int = 4
+    stop_secs: float = 15.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, with the flag's name and the fix."""
@@ -79,6 +83,11 @@ class MnsSettings:
                 raise ValueError(
                     f"--mns_{name} must be more than 0 and at most {_LONGEST_VISIBILITY_SECS} (12 hours)"
                 )
+        if not 0 < self.stop_secs <= _LONGEST_STOP_SECS:
+            raise ValueError(
+                f"--mns_stop_secs must be more than 0 and at most {_LONGEST_STOP_SECS}: a stop is to take "
+                "less than 30 s in all"
+            )
         self._require_lease_times()
 
     def _require_queues(self) -> None:

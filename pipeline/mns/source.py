@@ -7,7 +7,7 @@ measured (DECISIONS.md).
 import uuid
 from copy import copy
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders.coders import Coder
@@ -27,12 +27,8 @@ from pipeline.mns import registry
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.inbox import Batch, Inbox
 from pipeline.mns.settings import BATCH_MESSAGES, MnsSettings, Until
-from pipeline.mns.stopping import is_stop_requested
 from schemas.records import MnsMessage
 from transforms.tally import tally_of
-
-# How soon a reader that waits for messages notices a request to stop.
-_TICK_SECS: Final = 0.25
 
 # Messages, as attempts: a bundle that is tried again counts again. Redelivered ones are among the received.
 _received_messages = Metrics.counter("mns", "received_messages")
@@ -208,19 +204,11 @@ class _MnsReader(UnboundedReader):
 
     @override
     def advance(self) -> bool:
-        deadline_secs = self._deadline_secs()
-        while True:
-            if is_stop_requested():
-                self._inbox.stop()
-            left_secs = deadline_secs - monotonic()
-            batch = self._inbox.take(max(0.0, min(_TICK_SECS, left_secs)))
-            if batch is not None:
-                self._emit(batch)
-                return True
-            if self._inbox.is_finished:
-                return self._finish()
-            if left_secs <= 0:
-                return False
+        batch = self._inbox.take(max(0.0, self._deadline_secs() - monotonic()))
+        if batch is None:
+            return self._finish() if self._inbox.is_finished else False
+        self._emit(batch)
+        return True
 
     @override
     def get_current(self) -> list[MnsMessage]:

@@ -9,8 +9,12 @@ the two requests for 16 messages cost 25 us a message, through requests 59, and 
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import copy
 from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -43,6 +47,45 @@ class HttpAnswer(NamedTuple):
     """The server's Date header; empty when it sent none."""
 
 
+class Line:
+    """The calls of somebody who may have to leave before they are answered.
+
+    Safe to share between threads. What takes a name or a connection is not interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: set[socket.socket] = set()
+        self._changing = threading.Lock()
+        self._is_closed = False
+
+    def hang_up(self) -> None:
+        """End the calls under way: each raises ``UnreachableError``."""
+        with self._changing:
+            for under_way in self._sockets:
+                # The plain method of TLS sockets, too: their own would talk, in the wrong thread.
+                with suppress(OSError):
+                    socket.socket.shutdown(under_way, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the calls under way, and refuse later ones."""
+        with self._changing:
+            self._is_closed = True
+        self.hang_up()
+
+    @contextmanager
+    def call(self, under_way: socket.socket) -> Iterator[None]:
+        """Hold a socket for a call."""
+        with self._changing:
+            if self._is_closed:
+                raise _BrokenAnswerError
+            self._sockets.add(under_way)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._sockets.discard(under_way)
+
+
 class HttpTransport:
     """Kept-alive connections to one endpoint; safe to share between threads.
 
@@ -70,6 +113,13 @@ class HttpTransport:
         # A plain HTTP proxy wants the absolute address on the request line.
         self._target_prefix = self._endpoint if self._proxy and not self._is_tls else ""
         self._idle: deque[HTTPConnection] = deque()
+        self._line = Line()
+
+    def on(self, line: Line) -> HttpTransport:
+        """Return these connections with a line, by which the calls that it sends can be ended."""
+        view = copy(self)
+        view._line = line  # noqa: SLF001 - of its own kind
+        return view
 
     def send(
         self,
@@ -96,7 +146,8 @@ class HttpTransport:
             ) from None
         answer = _Answer()
         try:
-            answer.exchange(connection, request, read_timeout_secs)
+            with self._line.call(connection.sock):
+                answer.exchange(connection.sock, request, read_timeout_secs)
         except (OSError, httptools.HttpParserError, _BrokenAnswerError) as error:
             connection.close()
             raise UnreachableError(
@@ -164,7 +215,7 @@ class HttpTransport:
 
 
 class _BrokenAnswerError(Exception):
-    """Raised when an answer ends early, takes too long or does not end."""
+    """Raised when an answer ends early, takes too long, does not end or is not waited for."""
 
 
 class _Answer:
@@ -178,17 +229,14 @@ class _Answer:
         self._is_complete = False
         self._parser = httptools.HttpResponseParser(self)
 
-    def exchange(
-        self, connection: HTTPConnection, request: bytes, read_timeout_secs: float
-    ) -> None:
+    def exchange(self, connected: socket.socket, request: bytes, read_timeout_secs: float) -> None:
         """Write the request and read until the answer is complete."""
-        socket = connection.sock
         deadline_secs = monotonic() + read_timeout_secs
-        socket.settimeout(read_timeout_secs)
-        socket.sendall(request)
+        connected.settimeout(read_timeout_secs)
+        connected.sendall(request)
         length = 0
         while not self._is_complete:
-            received = socket.recv(_READ_BYTES)
+            received = connected.recv(_READ_BYTES)
             length += len(received)
             if not received or length > _LONGEST_ANSWER_BYTES or monotonic() > deadline_secs:
                 raise _BrokenAnswerError

@@ -7,7 +7,8 @@ so that no entity can be declared, let alone expanded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -15,9 +16,14 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from schemas.records import MnsMessage
-from transforms.moments import from_ms
+from transforms.moments import LATEST, from_ms, to_ms
 
 _REQUEST_NAMESPACE: Final = "http://mns.aliyuncs.com/doc/v1/"
+# What the archive and the tables can hold.
+_MAX_COUNT: Final = 2**31 - 1
+_LAST_MS: Final = to_ms(LATEST) - 1
+# Anything else in a Code is not MNS's, and could be anything: codes are repeated in sentences and logs.
+_CODE: Final = re.compile(r"[A-Za-z][A-Za-z_.]{0,99}")
 
 
 class MalformedResponseError(ValueError):
@@ -80,6 +86,9 @@ def parse_messages(body: bytes, queue_name: str, message_type: str) -> Received:
     """Read the answer to a batch receive.
 
     A message's body is kept exactly as sent (UTF-8 bytes of the element's text).
+
+    Raises:
+        MalformedResponseError: It is none, or holds what the archive could not (``mns_message``).
     """
     root = _parse(body)
     prefix = root.tag[: root.tag.rfind("}") + 1]
@@ -91,57 +100,60 @@ def parse_messages(body: bytes, queue_name: str, message_type: str) -> Received:
         )
     )  # fmt: skip
     messages, handles, visible_again = [], [], []
-    try:
-        for element in root:
-            find = element.findtext
-            enqueued_ms = int(find(enqueued, ""))
-            visible_again.append(int(find(visible, "")))
-            messages.append(
-                MnsMessage(
-                    _required(find(message_id), "MessageId"),
-                    queue_name,
-                    message_type,
-                    from_ms(enqueued_ms),
-                    int(find(count, "")),
-                    find(text, "").encode(),
-                )
+    for element in root:
+        find = element.findtext
+        enqueued_ms = _whole_number(find(enqueued), _LAST_MS, "EnqueueTime")
+        visible_again.append(_whole_number(find(visible), _LAST_MS, "NextVisibleTime"))
+        messages.append(
+            MnsMessage(
+                _required(find(message_id), "MessageId"),
+                queue_name,
+                message_type,
+                from_ms(enqueued_ms),
+                _whole_number(find(count), _MAX_COUNT, "DequeueCount"),
+                _whole_text(element.find(text), "MessageBody").encode(),
             )
-            handles.append(_required(find(handle), "ReceiptHandle"))
-        if not messages:
-            raise MalformedResponseError("the answer to a receive holds no Message")
-        return Received(messages, handles, from_ms(min(visible_again)))
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, MalformedResponseError):
-            raise
-        raise MalformedResponseError(
-            "a received Message lacks a whole number in EnqueueTime, NextVisibleTime or DequeueCount"
-        ) from None
+        )
+        handles.append(_required(find(handle), "ReceiptHandle"))
+    if not messages:
+        raise MalformedResponseError("the answer to a receive holds no Message")
+    return Received(messages, handles, from_ms(min(visible_again)))
 
 
 def parse_changed_visibility(body: bytes) -> ChangedVisibility:
-    """Read the answer to a change of visibility."""
+    """Read the answer to a change of visibility.
+
+    Raises:
+        MalformedResponseError: It is none.
+    """
     texts = _texts(_parse(body))
-    try:
-        visible_again_at = from_ms(int(texts.get("NextVisibleTime", "")))
-    except (ValueError, OverflowError):
-        raise MalformedResponseError("ChangeVisibility lacks NextVisibleTime") from None
     return ChangedVisibility(
-        _required(texts.get("ReceiptHandle"), "ReceiptHandle"), visible_again_at
+        _required(texts.get("ReceiptHandle"), "ReceiptHandle"),
+        from_ms(_whole_number(texts.get("NextVisibleTime"), _LAST_MS, "NextVisibleTime")),
     )
 
 
 def parse_error_code(body: bytes) -> str:
     """Read the code of an ``Error``; empty for anything else (a proxy's page, nothing at all)."""
     try:
-        return _texts(_parse(body)).get("Code", "")
+        code = _texts(_parse(body)).get("Code", "")
     except MalformedResponseError:
         return ""
+    return code if _CODE.fullmatch(code) else ""
 
 
-def parse_delete_errors(body: bytes) -> list[DeleteError] | None:
+def parse_delete_errors(body: bytes, receipt_handles: Sequence[str]) -> list[DeleteError] | None:
     """Read which entries of a batch delete failed; None when the answer is no entry list.
 
     MNS answers 404 with only the failed entries; those it does not list are deleted (doc 35139).
+
+    Args:
+        body: The answer.
+        receipt_handles: What was to be deleted.
+
+    Raises:
+        MalformedResponseError: The list names no handle, one twice, or one that was not asked for: it
+            does not tell what is deleted.
     """
     try:
         root = _parse(body)
@@ -150,9 +162,10 @@ def parse_delete_errors(body: bytes) -> list[DeleteError] | None:
     if _local_name(root) != "Errors":
         return None
     entries = [_texts(entry) for entry in root]
-    return [
-        DeleteError(entry.get("ReceiptHandle", ""), entry.get("ErrorCode", "")) for entry in entries
-    ]
+    failed = {entry.get("ReceiptHandle", "") for entry in entries}
+    if not failed or len(failed) != len(entries) or not failed.issubset(receipt_handles):
+        raise MalformedResponseError("the answer to a delete does not list handles of that delete")
+    return [DeleteError(entry["ReceiptHandle"], entry.get("ErrorCode", "")) for entry in entries]
 
 
 def _parse(body: bytes) -> ET.Element:
@@ -175,5 +188,23 @@ def _local_name(element: ET.Element) -> str:
 
 def _required(text: str | None, name: str) -> str:
     if not text:
-        raise MalformedResponseError(f"a received Message lacks {name}")
+        raise MalformedResponseError(f"an answer lacks {name}")
     return text
+
+
+def _whole_text(element: ET.Element | None, name: str) -> str:
+    if element is None:
+        return ""
+    if len(element):
+        raise MalformedResponseError(f"an answer has elements inside {name}")
+    return element.text or ""
+
+
+def _whole_number(text: str | None, most: int, name: str) -> int:
+    try:
+        number = int(text or "")
+    except ValueError:
+        number = -1
+    if 0 <= number <= most:
+        return number
+    raise MalformedResponseError(f"an answer has no whole number up to {most} in {name}")

@@ -256,3 +256,24 @@ def test_every_output_has_its_contract_columns_even_when_empty() -> None:
     assert decoded.inbound.schema == contract("inbound_sms").arrow
     assert decoded.failed.schema == contract("failed_event").arrow
     assert decoded.counts["messages"] == 0
+
+
+def test_canonical_rows_stay_canonical_among_thousands_of_others() -> None:
+    # More than one slice, the odd ones at its edges.
+    bodies = [body_of({**MAINLAND, "biz_id": f"{n}^0"}) for n in range(4100)]
+    odd = {
+        0: body_of({**MAINLAND, "biz_id": "0^0", "x": 1}),
+        1: b"%",
+        1999: body_of(json_text({**MAINLAND, "biz_id": "1999^0", "err_msg": 'a "quoted" word'})),
+        2000: body_of({**MAINLAND, "biz_id": "2000^0", "report_time": "never"}),
+        2001: body_of(b'{"biz_id":"a",' + json_text({**MAINLAND, "biz_id": "2001^0"})[1:]),
+        4099: body_of({**MAINLAND, "biz_id": "4099^0", "out_id": None}),
+    }
+    for row, body in odd.items():
+        bodies[row] = body
+    decoded = decode(*bodies)
+    assert decoded.failed.column("message_id").to_pylist() == ["M1", "M2000", "M2001"]
+    rows = decoded.reports.select(["biz_id", "message_id"]).to_pylist()
+    assert all(f"M{row['biz_id'][:-2]}" == row["message_id"] for row in rows)
+    assert [row["message_id"] for row in rows[-3:]] == ["M0", "M1999", "M4099"]
+    assert len(rows) == 4097

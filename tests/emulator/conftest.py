@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.emulator.admin_caller import Admin
 from tests.emulator.mns_caller import MnsCaller
+from tests.emulator.node import Node
 from tests.emulator_process import EmulatorProcess, start_emulator_process
 
 _NUMBERS = itertools.count(1)
@@ -28,6 +30,40 @@ def queue(mns: MnsCaller) -> Iterator[str]:
     mns.call("DELETE", f"/queues/{name}")
 
 
+@pytest.fixture(scope="session")
+def disturbed() -> Iterator[EmulatorProcess]:
+    """An emulator for all tests that set fault plans or advance the clock."""
+    process = start_emulator_process(
+        "--carrier_delay_secs=3600",
+        "--carrier_instant_rate=0",
+        "--carrier_silent_rate=0",
+        "--carrier_lost_rate=0",
+    )
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def admin(disturbed: EmulatorProcess) -> Iterator[Admin]:
+    """Governs the disturbed emulator; no plan outlives its test."""
+    admin = Admin(disturbed)
+    yield admin
+    admin.end_rules()
+
+
+@pytest.fixture
+def stocked(disturbed: EmulatorProcess, admin: Admin) -> Iterator[str]:
+    """A queue of the disturbed emulator, only for this test, with the messages a, b and c."""
+    mns = MnsCaller(disturbed)
+    name = f"Test-Queue-{next(_NUMBERS)}"
+    assert mns.create(name, VisibilityTimeout=30, MessageRetentionPeriod=600).status == 201
+    for body in "abc":
+        mns.send(name, body)
+    yield name
+    admin.end_rules()
+    mns.drop(name)
+
+
 @pytest.fixture
 def talkative() -> Iterator[EmulatorProcess]:
     """An emulator of one's own, where each SMS is delivered, reported and answered at once."""
@@ -41,3 +77,9 @@ def talkative() -> Iterator[EmulatorProcess]:
     )
     yield process
     process.stop()
+
+
+@pytest.fixture(scope="session")
+def node() -> Node:
+    """Node.js with Alibaba's clients, or a skipped test."""
+    return Node()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from emulator.clock import SystemClock, beijing_day
+from emulator.clock import Clock, beijing_day
 from tests.emulator_process import EmulatorProcess
 
 pytestmark = [
@@ -195,7 +195,7 @@ def test_the_tea_client_sends_and_asks_for_details(talkative: EmulatorProcess) -
         )
     ).body
     assert batch.code == "OK"
-    today = beijing_day(SystemClock().now_ms())
+    today = beijing_day(Clock().now_ms())
     request = QuerySendDetailsRequest(
         phone_number="13800000001", send_date=today, page_size=10, current_page=1
     )

@@ -32,6 +32,15 @@ def test_it_stops_at_once_with_0_and_answers_who_waits(start_emulator: StartEmul
         assert finish(poll).code == "MessageNotExist"
 
 
+def test_a_path_that_is_nobodys_is_refused_in_the_words_of_mns(
+    start_emulator: StartEmulator,
+) -> None:
+    caller = MnsCaller(start_emulator())
+    for target in ("/topics/some", "/queuesome"):
+        with closing(caller.begin("GET", target)) as answer:
+            assert finish(answer).refusal == (400, "InvalidRequestURL")
+
+
 def test_it_prints_one_line_and_nothing_else(start_emulator: StartEmulator) -> None:
     emulator = start_emulator("--traffic=10")
     emulator.process.terminate()

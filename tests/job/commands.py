@@ -49,7 +49,9 @@ class Ended(NamedTuple):
         """The last line on stderr; everything before it is progress."""
         *progress, sentence = self.err.splitlines()
         for line in progress:
-            assert re.match(r"\d\d:\d\d:\d\d (queues|archive|epoch|backfill): ", line), line
+            assert re.match(
+                r"\d\d:\d\d:\d\d (queues|archive|epoch|backfill|metrics|status): ", line
+            ), line
         return sentence
 
 

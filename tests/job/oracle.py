@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import fastavro
 import pyarrow.parquet as pq
@@ -38,7 +38,7 @@ class Tables:
     enriched: Rows = field(default_factory=dict)  # by (event_id, success, err_code)
     unreported: Rows = field(default_factory=dict)  # by event_id
     open_sends: Rows = field(default_factory=dict)  # by event_id
-    waiting: Rows = field(default_factory=dict)  # by message_id
+    waiting: Rows = field(default_factory=dict)  # by (message_id, biz_id)
     inbound: Rows = field(default_factory=dict)  # by message_id
     failed: Rows = field(default_factory=dict)  # by message_id
 
@@ -48,6 +48,17 @@ class Tables:
         for row in sorted(self.enriched.values(), key=lambda row: int(row["revision"])):
             current[row["event_id"]] = row
         return current
+
+
+class Meant(NamedTuple):
+    """What a message says: reports, or an inbound SMS, or nothing that can be used.
+
+    ``message`` has the columns of ``mns_message``; reports and inbound rows have all their columns.
+    """
+
+    message: Row
+    reports: Sequence[Row] = ()
+    inbound: Row | None = None
 
 
 def event_id(biz_id: str, phone_number: str | None) -> str:
@@ -73,7 +84,7 @@ def tables_of(dataset: Path) -> Tables:
             ],
             "event_id",
         ),
-        waiting=_keyed(current_rows(dataset, "waiting_reports"), "message_id"),
+        waiting=_keyed(current_rows(dataset, "waiting_reports"), "message_id", "biz_id"),
         inbound=_keyed(current_rows(dataset, "inbound_sms"), "message_id"),
         failed=_keyed(
             [
@@ -108,11 +119,12 @@ def current_rows(dataset: Path, table: str, day: str = "%") -> list[Row]:
     return rows
 
 
-def _keyed(rows: Iterable[Row], name: str) -> Rows:
+def _keyed(rows: Iterable[Row], *names: str) -> Rows:
     keyed: Rows = {}
     for row in rows:
-        assert row[name] not in keyed, f"the row {name} = {row[name]} stands there twice"
-        keyed[row[name]] = row
+        key = row[names[0]] if len(names) == 1 else tuple(row[name] for name in names)
+        assert key not in keyed, f"the row {names} = {key} stands there twice"
+        keyed[key] = row
     return keyed
 
 
@@ -132,32 +144,39 @@ def expected_tables(
     archive: Path, send_log: Sequence[Path], as_of: datetime, patience: timedelta
 ) -> Tables:
     """Work out what the tables must hold when everything was processed by ``as_of``."""
+    entries = [json.loads(line) for path in send_log for line in path.read_bytes().splitlines()]
+    meant = map(_meant, archived_messages(archive))
+    return tables_of_facts(meant, entries, as_of, patience)
+
+
+def tables_of_facts(
+    messages: Iterable[Meant], entries: Iterable[Row], as_of: datetime, patience: timedelta
+) -> Tables:
+    """Work out what the tables must hold of these messages and send log entries."""
     tables = Tables()
     deadline = as_of - patience
-    sends = _earliest_sends(send_log)
+    sends = _earliest_sends(entries)
     recipients: defaultdict[str, set[str]] = defaultdict(set)
     for biz_id, phone_number in sends:
         recipients[biz_id].add(phone_number)
 
     reports: defaultdict[tuple[str, str | None, str | None], list[Row]] = defaultdict(list)
-    for message in archived_messages(archive):
-        body = _decoded(message)
-        if body is None:
-            tables.failed[message["message_id"]] = {
-                "message_id": message["message_id"],
+    for message, said, inbound in messages:
+        message_id = message["message_id"]
+        if inbound is not None:
+            tables.inbound[message_id] = inbound
+        elif not said:
+            tables.failed[message_id] = {
+                "message_id": message_id,
                 "original": message["body"],
                 "queue_name": message["queue_name"],
             }
-        elif message["queue_name"].endswith("-SmsUp"):
-            tables.inbound[message["message_id"]] = _inbound(message, body)
-        else:
-            report = _report(message, body)
+        for report in map(dict, said):
             known_to = recipients[report["biz_id"]]
             if report["phone_number"] is None and len(known_to) == 1:
                 report["phone_number"] = next(iter(known_to))
             phone = report["phone_number"]
-            name = report["message_id"] if phone is None else None
-            reports[report["biz_id"], phone, name].append(report)
+            reports[report["biz_id"], phone, message_id if phone is None else None].append(report)
 
     for (biz_id, phone, name), of_key in reports.items():
         send = sends.pop((biz_id, phone), None) if phone is not None else None
@@ -170,18 +189,16 @@ def expected_tables(
     return tables
 
 
-def _earliest_sends(send_log: Sequence[Path]) -> dict[tuple[str, str], Row]:
+def _earliest_sends(entries: Iterable[Row]) -> dict[tuple[str, str], Row]:
     sends: dict[tuple[str, str], Row] = {}
-    for path in send_log:
-        for line in path.read_bytes().splitlines():
-            entry = json.loads(line)
-            requested_at = datetime.fromisoformat(entry["requested_at"].replace("Z", "+00:00"))
-            # The contract counts milliseconds.
-            requested_at -= timedelta(microseconds=requested_at.microsecond % 1000)
-            entry |= {"requested_at": requested_at.astimezone(timezone.utc)}
-            known = sends.setdefault((entry["biz_id"], entry["phone_number"]), entry)
-            if entry["requested_at"] < known["requested_at"]:
-                sends[entry["biz_id"], entry["phone_number"]] = entry
+    for logged in entries:
+        requested_at = datetime.fromisoformat(logged["requested_at"].replace("Z", "+00:00"))
+        # The contract counts milliseconds.
+        requested_at -= timedelta(microseconds=requested_at.microsecond % 1000)
+        entry = logged | {"requested_at": requested_at.astimezone(timezone.utc)}
+        known = sends.setdefault((entry["biz_id"], entry["phone_number"]), entry)
+        if entry["requested_at"] < known["requested_at"]:
+            sends[entry["biz_id"], entry["phone_number"]] = entry
     return sends
 
 
@@ -193,7 +210,9 @@ def _judge(
     for report in sorted(reports, key=lambda each: (each["enqueued_at"], each["message_id"])):
         first.setdefault((report["success"], report["err_code"]), report)
     if deadline and all(report["enqueued_at"] >= deadline for report in first.values()):
-        tables.waiting |= {report["message_id"]: report for report in first.values()}
+        tables.waiting |= {
+            (report["message_id"], report["biz_id"]): report for report in first.values()
+        }
         return
     for revision, report in enumerate(first.values(), start=1):
         row = _enriched(key, revision, report, send)
@@ -217,6 +236,15 @@ def archived_messages(archive: Path) -> list[Row]:
                 assert isinstance(message, dict)
                 messages[message["message_id"]] = message
     return list(messages.values())
+
+
+def _meant(message: Row) -> Meant:
+    body = _decoded(message)
+    if body is None:
+        return Meant(message)
+    if message["queue_name"].endswith("-SmsUp"):
+        return Meant(message, inbound=_inbound(message, body))
+    return Meant(message, [_report(message, body)])
 
 
 def _decoded(message: Mapping[str, Any]) -> Mapping[str, Any] | None:

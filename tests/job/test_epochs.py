@@ -390,22 +390,6 @@ def test_an_epoch_after_a_backfill_goes_on_where_the_last_one_stopped(job: Small
     assert job.tables() == job.expected(AFTER_THE_WEEK)
 
 
-def test_a_damaged_archive_file_is_not_committed(job: SmallJob) -> None:
-    job.land(report("a"), report("b"))
-    (path,) = job.archive.glob("*/*/*.avro")
-    parts = path.name.split("-")
-    path.rename(path.with_name("-".join([parts[0], parts[1], "3", parts[3]])))
-
-    with pytest.raises(
-        OutputError, match=r"^The archive file .* promises 3 messages, it holds 2\)"
-    ):
-        job.epoch(SOON)
-
-    path.with_name("-".join([parts[0], parts[1], "3", parts[3]])).rename(path)
-    job.epoch(SOON)
-    assert job.tables() == job.expected(SOON)
-
-
 def test_an_archive_file_that_is_gone_is_told_in_a_sentence(job: SmallJob) -> None:
     job.land(report("a"))
     (path,) = job.archive.glob("*/*/*.avro")

@@ -56,6 +56,19 @@ def test_different_strings_hash_differently() -> None:
     assert len(np.unique(keys.hash_strings(column(texts)))) == len(texts)
 
 
+@given(texts=st.lists(st.text(max_size=9)), others=st.lists(st.lists(st.text(max_size=9))))
+@settings(max_examples=60)
+def test_a_string_is_found_among_the_others_wherever_it_stands(
+    texts: list[str], others: list[list[str]]
+) -> None:
+    hashes = keys.distinct_hashes(column(part) for part in others)
+    chunks = pa.chunked_array([column(texts[:2]), column(texts[2:])])
+
+    found = keys.are_among(chunks, hashes).tolist()
+
+    assert found == [any(text in part for part in others) for text in texts]
+
+
 def test_the_hash_is_the_same_in_every_process_and_version() -> None:
     # Buckets of one run are formed by several processes; a changed number is a changed function.
     assert keys.hash_strings(column(["900619746936498440^0"])).tolist() == [10093497349062356551]

@@ -10,6 +10,7 @@ from pipeline.__main__ import main
 from pipeline.errors import OperatorError
 from pipeline.mns.settings import MnsSettings
 from pipeline.options import backfill_options, run_options
+from transforms.breaker import FailureLimit
 from transforms.moments import day_name
 
 QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
@@ -24,6 +25,8 @@ def test_the_defaults_are_those_of_the_settings() -> None:
     assert options.job.patience == timedelta(days=3)
     assert options.job.send_log is None
     assert not options.follow
+    assert options.failure_limit == FailureLimit()
+    assert options.metrics_address is None
     assert os.path.isabs(options.job.archive)
     assert os.path.isabs(options.job.dataset)
 
@@ -48,6 +51,8 @@ def test_every_queue_flag_reaches_its_setting() -> None:
             "--mns_start_tries=2",
             "--epoch_secs=0.5",
             "--landing_processes=2",
+            "--max_failed_share=0.25",
+            "--failed_share_window_messages=400",
         ]
     )
 
@@ -70,6 +75,23 @@ def test_every_queue_flag_reaches_its_setting() -> None:
     assert options.follow
     assert options.epoch_secs == 0.5
     assert options.landing_processes == 2
+    assert options.failure_limit == FailureLimit(share=0.25, window_messages=400)
+
+
+@pytest.mark.parametrize(
+    ("flag", "address"),
+    [
+        ("--metrics_port=9464", ("127.0.0.1", 9464)),
+        ("--metrics_port=0", ("127.0.0.1", 0)),
+        ("--metrics_port=:9464", ("127.0.0.1", 9464)),
+        ("--metrics_port=0.0.0.0:9464", ("0.0.0.0", 9464)),  # noqa: S104 - not listened at
+        ("--metrics_port=[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_metrics_are_served_on_this_machine_alone_unless_told(
+    flag: str, address: tuple[str, int]
+) -> None:
+    assert run_options([*RUN, flag]).metrics_address == address
 
 
 @pytest.mark.parametrize("spelling", ["--until-empty", "--until_empty"])
@@ -149,9 +171,18 @@ def test_a_moment_has_an_offset(text: str) -> None:
         ((*RUN, "--epoch_secs=nan"), "--epoch_secs must be a number more than 0"),
         ((*RUN, "--landing_processes=0"), "--landing_processes must be 1-64"),
         ((*RUN, "--landing_processes=65"), "--landing_processes must be 1-64"),
+        ((*RUN, "--max_failed_share=1.5"), "--max_failed_share must be 0-1; 1 never stops"),
+        ((*RUN, "--max_failed_share=half"), "--max_failed_share: invalid float value: 'half'"),
+        ((*RUN, "--failed_share_window_messages=0"), "--failed_share_window_messages must be at"),
+        ((*RUN, "--metrics_port=65536"), r"--metrics_port: '65536' is no \[HOST:\]PORT, as 9464"),
+        ((*RUN, "--metrics_port=here"), r"--metrics_port: 'here' is no \[HOST:\]PORT"),
+        ((*RUN, "--metrics_port="), r"--metrics_port: '' is no \[HOST:\]PORT"),
         ((*RUN, "--join_patience_secs=-1"), "--join_patience_secs must be 0-31536000"),
         ((*RUN, "--join_patience_secs=1e3"), "--join_patience_secs: invalid int value"),
         ((*RUN, "--join_patience_secs=99999999999999"), "must be 0-31536000"),
+        ((*RUN, "--archive=gs://bucket/a"), "--archive must be a directory .*'gs://bucket/a'"),
+        ((*RUN, "--dataset=s3://bucket/a"), "--dataset must be a directory .*'s3://bucket/a'"),
+        ((*RUN, "--dataset="), "--dataset must be a directory of a file system, and not ''"),
         ((*RUN, "--arhcive=x"), "There is no flag --arhcive"),
         ((*RUN, "--mns_fetcher", "3"), "There is no flag --mns_fetcher"),
         ((*RUN, "--verbose"), "There is no flag --verbose"),

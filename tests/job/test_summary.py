@@ -4,9 +4,16 @@ from collections import Counter
 
 import pytest
 
+from pipeline.health import RunCounts, Snapshot
+from pipeline.landing import Landed
 from pipeline.ledger import LedgerError
-from pipeline.run import RunCounts
-from pipeline.summary import graph_summary, require_closed_ledger, run_summary
+from pipeline.summary import (
+    graph_summary,
+    require_closed_ledger,
+    run_summary,
+    status_line,
+    troubles_of,
+)
 
 
 def run_of(**landed: int) -> RunCounts:
@@ -47,6 +54,13 @@ def test_every_count_has_its_line() -> None:
     assert (lines["decoded"], lines["failed"], lines["unknown_shape"]) == (3, 1, 1)
     assert (lines["reports"], lines["matched"], lines["orphan"]) == (3, 1, 1)
     assert (lines["waiting"], lines["sends"], lines["open"]) == (1, 2, 1)
+
+
+def test_what_went_wrong_on_the_way_has_its_lines_too() -> None:
+    lines = lines_of(run_summary(run_of(lost_leases=2, receive_faults=7)))
+
+    assert (lines["lost leases"], lines["receive faults"]) == (2, 7)
+    assert {"lost leases", "receive faults"}.isdisjoint(lines_of(run_summary(run_of())))
 
 
 def test_a_run_without_news_says_so_in_three_lines() -> None:
@@ -134,3 +148,73 @@ def test_two_epochs_add_up_as_one() -> None:
     assert counts.processed["waiting_before"] == 0
     assert counts.processed["waiting_after"] == 0
     assert counts.processed["matched_reports"] == 4
+
+
+QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
+NOTHING = Landed(*(0 for _ in Landed._fields))
+# A run that does what it should.
+WELL = Snapshot(
+    landed=NOTHING._replace(
+        received=12_345, archived=12_345, acknowledged=12_344, unacknowledged=1, redelivered=2
+    ),
+    last_read=NOTHING._replace(received=1000, archived=1000, acknowledged=999, unacknowledged=1),
+    processed={"failed_messages": 3},
+    epochs=7,
+    since_epoch_secs=4.0,
+    unprocessed_messages=0,
+    oldest_unprocessed_secs=0.0,
+    oldest_held_secs=0.0,
+    silent_secs={QUEUE: 31.0},
+    token_secs={QUEUE: 119.0},
+    failed_share={QUEUE: 0.02},
+)
+
+
+def test_a_run_that_is_well_says_so_in_a_line() -> None:
+    assert status_line(WELL) == (
+        "status: ok | 12,345 received, 12,344 deleted, 2 redelivered, 3 failed | tables up to date"
+    )
+
+
+def test_a_run_in_trouble_says_what_it_is_before_anything_else() -> None:
+    line = status_line(
+        WELL._replace(
+            silent_secs={QUEUE: 200.0}, token_secs={QUEUE: -1.0}, oldest_unprocessed_secs=130
+        )
+    )
+
+    assert line == (
+        f"status: TROUBLE: no answer from {QUEUE} for 3 min; the token of {QUEUE} has ended, no new one "
+        "came | 12,345 received, 12,344 deleted, 2 redelivered, 3 failed | tables 2 min behind"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "trouble"),
+    [
+        ({"silent_secs": {QUEUE: 7_201.0}}, f"no answer from {QUEUE} for 2 h"),
+        ({"token_secs": {QUEUE: 0.0}}, f"the token of {QUEUE} has ended, no new one came"),
+        ({"failed_share": {QUEUE: 0.3}}, f"30% of the last messages of {QUEUE} cannot be used"),
+        (
+            {"last_read": NOTHING._replace(received=1000, archived=1000, unacknowledged=11)},
+            "11 of 1,000 archived messages could not be deleted, they come again",
+        ),
+        (
+            {"unprocessed_messages": 5_000, "oldest_unprocessed_secs": 1_000.0},
+            "5,000 messages wait in the archive",
+        ),
+        (
+            {"processed": {"damaged_messages": 40}},
+            "40 messages are lost in damaged archive files",
+        ),
+    ],
+)
+def test_every_trouble_has_its_words(change: dict[str, object], trouble: str) -> None:
+    assert list(troubles_of(WELL._replace(**change)).values()) == [trouble]  # type: ignore[arg-type]
+
+
+def test_a_trouble_keeps_its_name_while_its_figures_change() -> None:
+    earlier, later = (WELL._replace(silent_secs={QUEUE: secs}) for secs in (200.0, 300.0))
+
+    assert troubles_of(earlier).keys() == troubles_of(later).keys()
+    assert troubles_of(earlier) != troubles_of(later)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.contracts import contract
-from transforms import tables
+from transforms import keys, tables
 from transforms.moments import day_name, day_number
 from transforms.tables import (
     TableFileError,
@@ -18,6 +18,7 @@ from transforms.tables import (
     distinct_days,
     read_metadata,
     read_rows,
+    read_rows_of_keys,
     write_table,
 )
 
@@ -36,17 +37,43 @@ def sends(*requested_at: datetime) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
+def read_all_keys(path: str) -> list[pa.Table]:
+    hashes = keys.distinct_hashes([pa.array(["0"])])
+    return list(read_rows_of_keys(path, ["requested_at"], "biz_id", hashes))
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (file,) = write_table(tables.OPEN_SENDS, sends(MIDNIGHT), str(tmp_path))
     path = tmp_path / file.path
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1], whole[:4] + bytes(len(whole) - 12) + whole[-8:]):
         path.write_bytes(damaged)
-        for read in (read_rows, read_metadata):
+        for read in (read_rows, read_metadata, read_all_keys):
             with pytest.raises(
                 TableFileError, match=f"^The file {path} of the dataset is damaged "
             ):
                 read(str(path))
+
+
+def test_only_the_rows_of_the_keys_are_read_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_ROWS_PER_GROUP", 2)
+    rows = sends(*(MIDNIGHT + timedelta(hours=hour) for hour in range(7)))
+    parts = [
+        next(write_table(tables.OPEN_SENDS, rows.slice(i, 1), str(tmp_path))) for i in range(7)
+    ]
+    paths = [str(tmp_path / part.path) for part in parts]
+    merged = tables.merge_files(tables.OPEN_SENDS, "2026-11-02", paths, str(tmp_path))
+    path = str(tmp_path / merged.path)
+    assert read_metadata(path).num_row_groups == 4
+
+    hashes = keys.distinct_hashes([pa.array(["6", "unknown"]), pa.array(["2", "3"])])
+    found = list(read_rows_of_keys(path, ["requested_at", "biz_id"], "biz_id", hashes))
+
+    assert [part.column("biz_id").to_pylist() for part in found] == [["2", "3"], ["6"]]
+    assert found[1].column_names == ["requested_at", "biz_id"]
+    assert list(read_rows_of_keys(path, ["biz_id"], "biz_id", keys.distinct_hashes([]))) == []
 
 
 def test_only_parquet_files_count_as_written(tmp_path: Path) -> None:

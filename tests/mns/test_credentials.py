@@ -5,33 +5,45 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.errors import TransientError
-from pipeline.mns.credentials import QueueTokens, TokenAnswer, read_token
+from pipeline.errors import CredentialsError, OperatorError, QueueError, TransientError
+from pipeline.mns.backoff import Draw, outage_pause_secs
+from pipeline.mns.tokens import QueueTokens, TokenAnswer, read_token
 from pipeline.mns.transport import UnreachableError
 
 _NOW = datetime(2026, 11, 22, 4, 0, tzinfo=timezone.utc)  # noon in Beijing
 _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
 
 
+_REFUSAL = QueueError("The queue may not be read with these keys")
+
+
 class _Service:
     """A token service and the world's clock."""
 
-    def __init__(self, life: timedelta = timedelta(minutes=10)) -> None:
+    def __init__(self, life: timedelta = timedelta(minutes=10), draw: Draw = lambda: 0.0) -> None:
         self.now = _NOW
         self.life = life
         self.calls = 0
         self.is_down = False
-        self.tokens = QueueTokens(self.fetch, lambda: self.now, lambda: 0.0)
+        self.refusal: OperatorError | None = None
+        self.tokens = QueueTokens(self.fetch, lambda: self.now, draw)
 
     def fetch(self, _: str) -> TokenAnswer:
         self.calls += 1
         if self.is_down:
             raise UnreachableError("Nobody answers")
+        if self.refusal is not None:
+            raise self.refusal
         ends = (self.now + self.life).astimezone(timezone(timedelta(hours=8)))
         return TokenAnswer("id", "secret", f"token-{self.calls}", f"{ends:%Y-%m-%d %H:%M:%S}")
 
@@ -67,9 +79,9 @@ def test_a_token_is_fetched_once_and_replaced_two_minutes_before_its_end() -> No
 def test_a_refused_token_is_replaced_once_however_many_complain() -> None:
     service = _Service()
     token = service.tokens.current(_QUEUE)
-    service.tokens.reject(_QUEUE, token)
+    service.tokens.reject(_QUEUE, token, _REFUSAL)
     assert service.token_after(0) == "token-2"
-    service.tokens.reject(_QUEUE, token)
+    service.tokens.reject(_QUEUE, token, _REFUSAL)
     assert service.token_after(0) == "token-2"
 
 
@@ -79,20 +91,93 @@ def test_a_token_that_still_works_outlives_its_service() -> None:
     service.is_down = True
     assert service.token_after(500) == "token-1"
     calls = service.calls
-    assert service.token_after(0.1) == "token-1"
+    assert service.token_after(0.05) == "token-1"
     assert service.calls == calls  # it backs off
     with pytest.raises(TransientError):
         service.token_after(100)
 
 
-def test_a_service_that_returns_is_used_within_five_seconds() -> None:
+@settings(max_examples=30)
+@given(st.randoms(use_true_random=False), st.floats(0, 60))
+def test_a_service_that_returns_is_used_within_five_seconds(
+    random: Random, down_secs: float
+) -> None:
+    def draw() -> float:
+        return random.uniform(0.8, 1.0)  # the longest pauses are the worst
+
+    service = _Service(draw=draw)
+    returns_at = _NOW + timedelta(seconds=down_secs)
+    failures = 0
+    while True:
+        service.is_down = service.now < returns_at
+        try:
+            service.token_after(0)
+        except TransientError:
+            failures += 1
+            # As a fetcher does that has found no token.
+            service.now += timedelta(seconds=outage_pause_secs(failures, draw))
+        else:
+            break
+    assert service.now - returns_at < timedelta(seconds=4)
+    # Twice a second at the beginning, then once in one to four seconds.
+    assert service.calls <= down_secs + 8
+
+
+def test_threads_that_waited_for_a_call_in_vain_do_not_repeat_it_one_after_another() -> None:
+    moments = iter([_NOW] * 6)
+    have_come = threading.Semaphore(0)
+    calls = []
+
+    def clock() -> datetime:
+        have_come.release()
+        # The call takes longer than any pause.
+        return next(moments, _NOW + timedelta(seconds=5))
+
+    def fetch(queue_name: str) -> TokenAnswer:
+        calls.append(queue_name)
+        for _ in range(6):  # the four threads, this one at the door of this call, and its start
+            assert have_come.acquire(timeout=5)
+        raise UnreachableError("Nobody answers")
+
+    tokens = QueueTokens(fetch, clock, lambda: 0.0)
+    with ThreadPoolExecutor(5) as pool:
+        faults = [pool.submit(tokens.current, _QUEUE).exception for _ in range(5)]
+        assert [type(fault()) for fault in faults] == [UnreachableError] * 5
+    assert len(calls) == 1
+
+
+def test_an_account_that_is_refused_works_to_the_end_of_its_token_and_stops() -> None:
     service = _Service()
-    service.is_down = True
-    for _ in range(300):  # 15 minutes
-        with pytest.raises(TransientError):
-            service.token_after(3)
-    service.is_down = False
-    assert service.token_after(3).startswith("token-")
+    service.tokens.accept(_QUEUE, service.tokens.current(_QUEUE))
+    service.refusal = CredentialsError("Alibaba Cloud refused the account keys")
+    assert {service.token_after(1) for _ in range(599)} == {"token-1"}
+    # One at once, then after pauses of 1 to 15 s, with this jitter.
+    assert 8 <= service.calls <= 15
+    with pytest.raises(CredentialsError, match="refused the account keys"):
+        service.token_after(1)
+
+
+def test_an_account_that_is_refused_for_a_minute_is_not_given_up() -> None:
+    service = _Service()
+    service.tokens.accept(_QUEUE, service.tokens.current(_QUEUE))
+    service.refusal = CredentialsError("Alibaba Cloud refused the account keys")
+    service.token_after(570)
+    for _ in range(29):
+        service.token_after(1)
+    service.now += timedelta(seconds=1)
+    for _ in range(10):  # the token has ended, and still the service may come to its senses
+        with pytest.raises(TransientError, match="refused the account keys"):
+            service.token_after(0.1)
+    service.refusal = None
+    assert service.token_after(15).startswith("token-")
+
+
+def test_an_account_that_is_refused_at_the_start_is_wrong() -> None:
+    service = _Service()
+    service.refusal = CredentialsError("Alibaba Cloud refused the account keys")
+    with pytest.raises(CredentialsError):
+        service.token_after(0)
+    assert service.calls == 1
 
 
 def test_a_clock_that_is_set_back_does_not_prolong_a_pause() -> None:

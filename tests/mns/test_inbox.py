@@ -5,82 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from datetime import datetime, timezone
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from pipeline.errors import QueueError
-from pipeline.mns.connection import MnsConnection
-from pipeline.mns.inbox import Batch, Inbox
-from pipeline.mns.settings import MnsSettings, Until
-from tests.mns.fake_mns import Answer, FakeMns, error, messages, undeleted
-from transforms.tally import Tally
+from pipeline.mns.settings import Until
+from tests.mns.fake_mns import (
+    DROPPED,
+    Answer,
+    Request,
+    error,
+    messages,
+    renewed,
+    undeleted,
+)
+from tests.mns.reading import Reading
 
 pytestmark = pytest.mark.integration
 
-_FOR_EVER = Until()
-_QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-class _Reading(ExitStack):
-    """A queue, an inbox that reads it, and the inbox's counts."""
-
-    def __init__(self, until: Until, visibility_timeout_secs: int) -> None:
-        super().__init__()
-        self.queue = FakeMns()
-        settings = MnsSettings(
-            queues=(_QUEUE,),
-            mns_endpoint=self.queue.endpoint,
-            dybaseapi_endpoint=self.queue.endpoint,
-            fetchers=1,
-            wait_secs=0,
-            drain_wait_secs=0,
-            max_bundle_secs=0.3,
-            visibility_timeout_secs=visibility_timeout_secs,
-            renewal_margin_secs=min(1, visibility_timeout_secs / 2),
-        )
-        self.callback(self.queue.close)
-        connection = MnsConnection(settings, _now)
-        self.callback(connection.close)
-        self.tally = Tally()
-        self.done = threading.Event()
-        self.inbox = Inbox(settings, until, connection, self.tally, self.done.set)
-        self.callback(self.inbox.close)
-
-    def count(self, name: str) -> int:
-        return self.tally.counts()[name]
-
-    def take(self) -> Batch:
-        batch = self.inbox.take(5.0)
-        assert batch is not None, self.inbox.failure
-        return batch
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until the inbox's threads have brought something about."""
-        deadline = time.monotonic() + 5
-        pause = threading.Event()
-        while not condition():
-            assert time.monotonic() < deadline
-            pause.wait(0.01)
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _Reading]]:
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
-    with ExitStack() as stack:
-        yield lambda until=_FOR_EVER, visibility_timeout_secs=60: stack.enter_context(
-            _Reading(until, visibility_timeout_secs)
-        )
-
-
-_Read = Callable[..., _Reading]
+_Read = Callable[..., Reading]
 
 
 def test_a_mark_deletes_its_own_span_and_nothing_else(read: _Read) -> None:
@@ -97,6 +42,28 @@ def test_a_mark_deletes_its_own_span_and_nothing_else(read: _Read) -> None:
     assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-3"]]
     reading.inbox.acknowledge(first)
     assert reading.count("acknowledged") == 3
+
+
+@pytest.mark.parametrize("date", ["soon", "Thu, 1 Jan 99999999999 00:00:00 GMT"])
+def test_an_answer_whose_date_is_of_no_use_is_read_all_the_same(read: _Read, date: str) -> None:
+    reading = read()
+    reading.queue.receives.append(messages(1)._replace(date=date))
+    reading.inbox.start()
+    reading.take()
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert reading.count("acknowledged") == 1
+
+
+def test_a_delete_that_complains_of_another_message_is_tried_again(read: _Read) -> None:
+    reading = read()
+    reading.queue.receives.append(messages(1, 2))
+    reading.queue.deletes.append(undeleted(handle_9="InternalError"))
+    reading.inbox.start()
+    reading.take()
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    handles = [request.handles for request in reading.queue.asked("DELETE")]
+    assert handles == [["handle-1", "handle-2"]] * 2
+    assert reading.count("acknowledged") == 2
 
 
 def test_what_no_mark_was_finalized_for_is_given_back(read: _Read) -> None:
@@ -138,9 +105,10 @@ def test_a_reader_that_leaves_gives_back_what_no_mark_holds(read: _Read) -> None
     mark = reading.inbox.cut_mark()
     reading.take()
     reading.inbox.leave()
+    reading.wait_for(lambda: bool(reading.queue.asked("PUT")))
+    reading.inbox.acknowledge(mark)
     changes = [request.query for request in reading.queue.asked("PUT")]
     assert [change["receiptHandle"] for change in changes] == ["handle-2"]
-    reading.inbox.acknowledge(mark)
     assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
     assert reading.done.wait(5.0)
 
@@ -181,6 +149,117 @@ def test_a_lease_lost_at_renewal_is_a_redelivery_and_no_error(read: _Read) -> No
     assert reading.queue.asked("DELETE") == []
     assert reading.count("unacknowledged") == 1
     assert reading.inbox.failure is None
+
+
+def test_a_backlog_of_leases_is_renewed_in_time(read: _Read) -> None:
+    reading = read()
+    reading.queue.change = lambda request: renewed(request)._replace(after_secs=0.03)
+    # One after the other the renewals would take 4.8 s.
+    reading.queue.receives += [
+        messages(*range(first, first + 16), visible_secs=2.5) for first in range(0, 160, 16)
+    ]
+    reading.inbox.start()
+    for _ in range(10):
+        reading.take()
+    reading.wait_for(lambda: reading.count("renewals") == 10)
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    deleted = [handle for request in reading.queue.asked("DELETE") for handle in request.handles]
+    assert sorted(deleted) == sorted(f"new-handle-{number}" for number in range(160))
+    assert (reading.count("lost_leases"), reading.count("acknowledged")) == (0, 160)
+
+
+def test_a_slow_renewal_keeps_nobody_waiting_but_who_wants_that_lease(read: _Read) -> None:
+    reading = read()
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def change(request: Request) -> Answer:
+        asked.set()
+        assert may_answer.wait(5)
+        return renewed(request)
+
+    reading.queue.change = change
+    reading.queue.receives += [messages(1, visible_secs=0.8)]
+    reading.inbox.start()
+    reading.take()
+    slow = reading.inbox.cut_mark()
+    assert asked.wait(5)
+    reading.queue.receives += [messages(2)]
+    reading.take()
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert reading.count("acknowledged") == 1
+    threading.Timer(0.1, may_answer.set).start()
+    reading.inbox.acknowledge(slow)
+    handles = [request.handles for request in reading.queue.asked("DELETE")]
+    assert handles == [["handle-2"], ["new-handle-1"]]
+
+
+def test_a_renewal_whose_answer_was_lost_is_tried_again_with_the_old_handle(read: _Read) -> None:
+    reading = read()
+    answers = iter([DROPPED])
+    reading.queue.change = lambda request: next(answers, renewed(request))
+    reading.queue.receives += [messages(1, visible_secs=1.5)]
+    reading.inbox.start()
+    reading.take()
+    reading.wait_for(lambda: reading.count("renewals") == 1)
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert [request.query["receiptHandle"] for request in reading.queue.asked("PUT")] == [
+        "handle-1", "handle-1",
+    ]  # fmt: skip
+    assert [request.handles for request in reading.queue.asked("DELETE")] == [["new-handle-1"]]
+    assert (reading.count("lost_leases"), reading.count("acknowledged")) == (0, 1)
+
+
+def test_a_renewal_that_was_done_though_its_answer_was_lost_costs_a_redelivery(read: _Read) -> None:
+    reading = read()
+    answers = iter([DROPPED])
+    reading.queue.change = lambda _: next(answers, error(400, "ReceiptHandleError"))
+    reading.queue.receives += [messages(1, 2, visible_secs=1.5)]
+    reading.inbox.start()
+    reading.take()
+    reading.wait_for(lambda: reading.count("lost_leases") == 2)
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert reading.queue.asked("DELETE") == []
+    assert reading.count("unacknowledged") == 2
+    assert reading.inbox.failure is None
+
+
+def test_a_message_whose_renewal_is_in_doubt_is_deleted_by_the_handle_at_hand(read: _Read) -> None:
+    reading = read()
+    reading.queue.change = lambda _: DROPPED
+    reading.queue.receives += [messages(1, visible_secs=1.5)]
+    reading.queue.deletes += [undeleted(handle_1="ReceiptHandleError")]
+    reading.inbox.start()
+    reading.take()
+    reading.wait_for(lambda: bool(reading.queue.asked("PUT")))
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
+    assert (reading.count("unacknowledged"), reading.count("unconfirmed")) == (1, 0)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_lease(read: _Read, hours: int) -> None:
+    reading = read()
+    reading.queue.receives += [messages(1, visible_secs=30), messages(2, visible_secs=1.0)]
+    reading.inbox.start()
+    reading.take()
+    reading.take()
+    reading.clock_is_off = timedelta(hours=hours)
+    reading.wait_for(lambda: reading.count("renewals") == 1)
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert [request.query["receiptHandle"] for request in reading.queue.asked("PUT")] == [
+        "handle-2"
+    ]
+    assert (reading.count("lost_leases"), reading.count("acknowledged")) == (0, 2)
+
+
+def test_a_lease_that_seems_to_have_ended_is_still_tried(read: _Read) -> None:
+    reading = read()
+    reading.queue.receives += [messages(1, visible_secs=-60)]
+    reading.inbox.start()
+    reading.take()
+    reading.wait_for(lambda: reading.count("lost_leases") == 1)
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert reading.count("acknowledged") == 1
 
 
 def test_only_the_failed_entries_of_a_delete_are_tried_again(read: _Read) -> None:
@@ -287,8 +366,35 @@ def test_the_old_tokens_deletes_are_finished_with_the_new_one(read: _Read) -> No
     assert reading.count("acknowledged") == 1
 
 
+def test_deletes_that_are_refused_while_no_token_can_be_had_are_not_lost(read: _Read) -> None:
+    reading = read()
+    reading.queue.receives += [messages(1)]
+    reading.inbox.start()
+    reading.take()
+    answers = iter([Answer(503), DROPPED, Answer(200, "[]")])
+    reading.queue.token = lambda: next(answers, None) or reading.queue.next_token()
+    reading.queue.deletes += [error(403, "SecurityTokenExpired")]
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert [request.token for request in reading.queue.asked("DELETE")] == ["token-1", "token-2"]
+    assert reading.count("acknowledged") == 1
+    assert reading.inbox.failure is None
+
+
+def test_a_token_that_ends_while_a_delete_is_under_way_does_no_harm(read: _Read) -> None:
+    reading = read()
+    reading.queue.receives += [messages(1)]
+    reading.queue.deletes += [Answer(204, after_secs=0.3)]
+    reading.inbox.start()
+    reading.take()
+    reading.queue.receives += [error(403, "AccessDenied"), messages(2)]
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.take()
+    assert reading.count("acknowledged") == 1
+    assert reading.queue.asked("GET")[-1].token == "token-2"
+
+
 def test_reading_until_empty_ends(read: _Read) -> None:
-    reading = read(Until(empty=True))
+    reading = read(until=Until(empty=True))
     reading.queue.receives += [messages(1)]
     reading.inbox.start()
     reading.take()

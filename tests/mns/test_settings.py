@@ -34,6 +34,8 @@ _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
         ({"renewal_margin_secs": 31}, "--mns_renewal_margin_secs"),
         ({"max_bundle_secs": 21}, "at least 3 times"),
         ({"max_hold_secs": 59}, "--mns_max_hold_secs"),
+        ({"stop_secs": 0}, "--mns_stop_secs must be more than 0"),
+        ({"stop_secs": 21}, "--mns_stop_secs must be more than 0 and at most 20"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from pipeline.mns.transport import HttpTransport, UnreachableError
+from pipeline.mns.transport import HttpTransport, Line, UnreachableError
 
 _OK = b"HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -22,6 +23,7 @@ class _Server:
         self._answers = iter(answers)
         self.requests: list[bytes] = []
         self.connections = 0
+        self.asked = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -39,6 +41,7 @@ class _Server:
             with connection:
                 while request := connection.recv(65536):
                     self.requests.append(request)
+                    self.asked.set()
                     answer = next(self._answers, None)
                     if answer is None:
                         break
@@ -127,6 +130,29 @@ def test_a_silent_server_times_out(serve: _Serve) -> None:
     _, transport = serve(b"")
     with pytest.raises(UnreachableError, match="No answer from http://"):
         transport.send("GET", "/", {}, None, 0.05)
+
+
+def test_whoever_hangs_up_ends_the_calls_of_that_line_alone(serve: _Serve) -> None:
+    server, transport = serve(b"", _OK)
+    line, other = Line(), Line()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(transport.on(line).send, "GET", "/", {}, None, 30.0)
+        assert server.asked.wait(5)
+        other.hang_up()
+        assert not call.done()
+        line.hang_up()
+        with pytest.raises(UnreachableError, match="No answer"):
+            call.result(timeout=5)
+    assert transport.on(line).send("GET", "/", {}, None, 5.0).status == 200
+
+
+def test_a_closed_line_sends_nothing(serve: _Serve) -> None:
+    server, transport = serve(_OK)
+    line = Line()
+    line.close()
+    with pytest.raises(UnreachableError):
+        transport.on(line).send("GET", "/", {}, None, 5.0)
+    assert server.requests == []
 
 
 def test_nobody_at_the_address_is_told_from_no_answer() -> None:

@@ -78,6 +78,11 @@ def test_a_body_is_kept_as_it_was_sent(sent: str, body: bytes) -> None:
         _messages().replace(b"<ReceiptHandle>8-1==</ReceiptHandle>", b""),
         _messages().replace(b"1764000000123", b"soon"),
         _messages().replace(b"1764000000123", b"9" * 30),
+        _messages().replace(b"1764000000123", b"-1"),
+        _messages().replace(b"1764000030001", b"253402300799999"),
+        _messages().replace(b"<DequeueCount>2<", b"<DequeueCount>2147483648<"),
+        _messages().replace(b"<DequeueCount>2<", b"<DequeueCount><"),
+        _messages(body="ey<b>J9</b>ey"),
         b'<!DOCTYPE m [<!ENTITY a "b">]>' + _messages(body="&a;"),
         '<!DOCTYPE m [<!ENTITY a "b">]><Messages/>'.encode("utf-16"),
     ],
@@ -94,8 +99,15 @@ def test_an_error_is_read_by_its_code() -> None:
     )
     assert wire.parse_error_code(body) == "QueueNotExist"
     assert not wire.parse_error_code(b"<html>")
-    assert wire.parse_delete_errors(body) is None
-    assert wire.parse_delete_errors(b"") is None
+    assert wire.parse_delete_errors(body, ["8-1"]) is None
+    assert wire.parse_delete_errors(b"", ["8-1"]) is None
+
+
+@pytest.mark.parametrize(
+    "code", ["13800001111", "isv.BUSINESS_LIMIT 138", "\u9000\u8ba2", "A" * 200]
+)
+def test_what_is_no_code_of_mns_is_not_repeated(code: str) -> None:
+    assert not wire.parse_error_code(f"<Error><Code>{code}</Code></Error>".encode())
 
 
 def test_a_partly_failed_delete_names_its_failures() -> None:
@@ -104,7 +116,25 @@ def test_a_partly_failed_delete_names_its_failures() -> None:
         b"</ErrorCode><ErrorMessage>m</ErrorMessage><ReceiptHandle>8-1==</ReceiptHandle></Error>"
         b"</Errors>"
     )
-    assert wire.parse_delete_errors(body) == [("8-1==", "ReceiptHandleError")]
+    handles = ["8-0==", "8-1=="]
+    assert wire.parse_delete_errors(body, handles) == [("8-1==", "ReceiptHandleError")]
+
+
+_DELETE_ERROR = "<Error><ErrorCode>E</ErrorCode><ReceiptHandle>{}</ReceiptHandle></Error>"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "",
+        "<Error><ErrorCode>E</ErrorCode></Error>",
+        _DELETE_ERROR.format("8-2"),
+        _DELETE_ERROR.format("8-1") * 2,
+    ],
+)
+def test_a_failed_delete_that_does_not_tell_what_is_left_is_refused(entries: str) -> None:
+    with pytest.raises(wire.MalformedResponseError):
+        wire.parse_delete_errors(f"<Errors>{entries}</Errors>".encode(), ["8-0", "8-1"])
 
 
 def test_a_changed_visibility_brings_the_new_handle() -> None:

@@ -1,16 +1,14 @@
 """The fast check and fastavro's strict writer take and refuse the same records."""
 
-import io
-from datetime import date, datetime, timezone
+from datetime import date, timezone
 from decimal import Decimal
 from typing import Any
 
-import fastavro
-from fastavro.validation import validate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.contracts import Contract, ContractError, contract, contract_names
+from tests.fuzz.records import avro_kind, fastavro_takes
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=5)  # lone surrogates included
 TIMES = st.datetimes()
@@ -40,14 +38,6 @@ ODD = st.one_of(
 )
 
 
-def avro_kind(avro: Any) -> str:
-    if isinstance(avro, list):
-        return avro_kind(avro[1])
-    if isinstance(avro, dict):
-        return str(avro.get("logicalType") or avro["type"])
-    return str(avro)
-
-
 def fitting(avro: Any) -> st.SearchStrategy[Any]:
     kind = avro_kind(avro)
     value = st.sampled_from(avro["symbols"]) if kind == "enum" else FITTING[kind]
@@ -68,25 +58,6 @@ def records(draw: st.DrawFn) -> tuple[Contract, dict[str, Any]]:
     if draw(st.integers(0, 9)) == 0:
         record["unheard_of"] = draw(ODD)
     return compiled, record
-
-
-def fastavro_takes(compiled: Contract, record: dict[str, Any]) -> bool:
-    """Ask the judge, with its known holes closed: see the docstring of schemas.contracts."""
-    for field in compiled.schema["fields"]:
-        value = record.get(field["name"])
-        if avro_kind(field["type"]) == "timestamp-millis" and (
-            isinstance(value, int) or (isinstance(value, datetime) and value.tzinfo is None)
-        ):
-            return False
-        if isinstance(value, tuple):  # fastavro reads one as (branch of the union, value)
-            return False
-    if not validate(record, compiled.schema, raise_errors=False, strict=True):
-        return False
-    try:
-        fastavro.schemaless_writer(io.BytesIO(), compiled.schema, record, strict_allow_default=True)
-    except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError
-        return False
-    return True
 
 
 @given(records())

@@ -101,6 +101,13 @@ def test_an_encoded_record_reads_back_with_defaults_filled_in() -> None:
     assert decoded == {**REPORT, "unknown_fields": {}, **dict.fromkeys(optional)}
 
 
+def test_a_field_with_a_default_may_be_absent_from_a_batch_too() -> None:
+    compiled = contract("delivery_report")
+    batch = compiled.batch([REPORT, {**REPORT, "unknown_fields": {"a": "1"}}])
+    compiled.require_batch(batch)
+    assert batch.column("unknown_fields").to_pylist() == [[], [("a", "1")]]
+
+
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
@@ -134,7 +141,7 @@ def test_a_missing_required_field_is_named() -> None:
 
 def test_an_enum_takes_its_symbols_only() -> None:
     compiled = contract("failed_event")
-    assert compiled.symbols("stage") == ("decode", "validate", "enrich", "write")
+    assert compiled.symbols("stage") == ("archive", "decode", "validate", "enrich", "write")
     assert compiled.symbols("detail") == ()
 
 

@@ -1,4 +1,4 @@
-"""What is installed carries the contracts."""
+"""What is installed carries the contracts, and the fault plans."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ def test_the_wheel_carries_every_contract(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    for name in ("schemas", "transforms", "pipeline"):
+    for name in ("schemas", "transforms", "pipeline", "emulator"):
         shutil.copytree(ROOT / name, source / name)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), "."]
     subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=50)  # noqa: S603 (our own command)
@@ -28,4 +28,6 @@ def test_the_wheel_carries_every_contract(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {f"schemas/avro/{name}.avsc" for name in contract_names()} <= names
+    plans = (ROOT / "emulator" / "fault_plans").glob("*.json")
+    assert {f"emulator/fault_plans/{plan.name}" for plan in plans} <= names
     assert not [name for name in names if name.startswith("tests/")]

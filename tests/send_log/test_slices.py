@@ -146,6 +146,6 @@ def test_wrong_columns_are_refused_before_anything_is_read(tmp_path: Path) -> No
     with pytest.raises(SendLogError) as refusal:
         send_log_slices(str(tmp_path), {})
     sentence = str(refusal.value)
-    assert "no column phone:" in sentence
+    assert "its column 2 is none of a send log entry" in sentence
     assert "phone_number is int64, expected text" in sentence
     assert "requested_at has no time zone" in sentence
