@@ -78,4 +78,5 @@ def test_a_damaged_archive_file_is_told_and_the_rest_is_used(
     (warning,) = [line for line in ended.err.splitlines() if line.startswith("WARNING")]
     assert re.search(rf"{path} is damaged at byte [\d,]+: \d+ of its 1,500 messages", warning)
     assert ended.counts["damaged_archive_file"] == ended.counts["failed"] > 0
-    assert re.search(r"ledger is closed: 1,500 messages = [\d,]+ decoded \+ \d+ failed", ended.out)
+    assert ended.counts["decoded"] + ended.counts["failed"] == 1500 + ended.counts["received"]
+    assert "The ledger is closed" in ended.out

@@ -1,12 +1,11 @@
 """A soak finds what grows and what stays behind, and closes its books."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
 
-from benchmarks.soak import Books, Plan, Sample, growth_of, soak
+from benchmarks.soak import Books, Sample, growth_of
 
 FLAT = Sample(
     at_secs=0.0,
@@ -77,17 +76,3 @@ def test_books_are_closed_when_every_message_is_in_one_place() -> None:
     assert not CLOSED._replace(left=9).is_closed
     assert not CLOSED._replace(decoded=90).is_closed
     assert not CLOSED._replace(doubled_rows=1).is_closed
-
-
-@pytest.mark.integration
-@pytest.mark.timeout(120)
-def test_a_short_soak_under_faults_closes_its_books(tmp_path: Path) -> None:
-    plan = Plan(minutes=0.2, per_sec=200, job_flags=("--epoch_secs=1",), sample_secs=2)
-
-    figures = soak(plan, tmp_path)
-
-    assert figures.books.delivered > 500
-    assert figures.books.is_closed, figures.books
-    assert figures.injected_faults > 0
-    assert len(figures.samples) > 3
-    assert all(0 < sample.sockets < sample.descriptors < 100 for sample in figures.samples[1:])
