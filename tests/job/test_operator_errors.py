@@ -166,16 +166,19 @@ def test_a_full_disk_loses_nothing(
     start_emulator: Callable[..., EmulatorProcess], tmp_path: Path
 ) -> None:
     log = tmp_path / "send_log"
-    job = Job(start_emulator("--traffic=8000", f"--traffic_send_log={log}"), tmp_path)
+    # One queue and one bundle, so that what does not fit does not fit as a whole.
+    flags = ("--traffic=8000", "--carrier_reply_rate=0", f"--traffic_send_log={log}")
+    job = Job(start_emulator(*flags), tmp_path)
     waiting = visible(job.emulator)
+    one_bundle = "--mns_max_bundle_secs=15"
 
     # Bytes that a file may have. First not even the catalog fits, then not the archive, then not the tables.
     assert re.search(r"The dataset .* \(disk I/O error\): free ", told(job.run(limit_bytes=40_000)))
     assert re.search(
-        r"The archive .* \(File too large\): free ", told(job.run(limit_bytes=100_000))
+        r"The archive .* \(File too large\): free ", told(job.run(one_bundle, limit_bytes=100_000))
     )
     assert visible(job.emulator) == waiting
-    landed = told(job.run(limit_bytes=300_000))
+    landed = told(job.run(one_bundle, limit_bytes=300_000))
     assert re.search(r"The dataset .* \(File too large\): free ", landed)
     assert visible(job.emulator) == 0
 
