@@ -21,6 +21,7 @@ TABLES: Final[Mapping[str, str]] = {
     "failed_sends": "failed_event",
     "open_sends": "send_log_entry",
     "waiting_reports": "delivery_report",
+    "query_answers": "query_answer",
 }
 
 # Rows of one SMS may stand on neighbouring days (the request and the send, a report and its correction).

@@ -57,6 +57,11 @@ BALANCES: Final = (
         ("rows/inbound_sms", "duplicate_inbound", "other_days/inbound"),
     ),
     Balance(
+        "query answers",
+        ("query_answers",),
+        ("rows/query_answers", "duplicate_answers", "other_days/answers"),
+    ),
+    Balance(
         "failed messages",
         ("failed_messages",),
         ("rows/failed_events", "duplicate_failed", "other_days/failed"),

@@ -59,6 +59,7 @@ class _Field:
     arrow: pa.Field
     nullable: bool
     has_default: bool
+    default: Any
     symbols: tuple[str, ...]
 
 
@@ -107,6 +108,28 @@ class Contract:
         if not records:
             return _empty(self.arrow)
         return pa.RecordBatch.from_pylist(list(records), schema=self.arrow)
+
+    def complete(self, rows: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+        """Bring rows that were written with an earlier version of the schema to this one.
+
+        Args:
+            rows: columns of the schema; those that were not there yet may be absent.
+            columns: the columns to return; None for all.
+
+        Returns:
+            The columns in the order asked for, the absent ones filled with their defaults.
+        """
+        fields = {field.name: field for field in self._fields}
+        chosen = [fields[name] for name in (self.arrow.names if columns is None else columns)]
+        return pa.Table.from_arrays(
+            [
+                rows.column(field.name)
+                if field.name in rows.schema.names
+                else pa.repeat(pa.scalar(field.default, field.arrow.type), rows.num_rows)
+                for field in chosen
+            ],
+            schema=pa.schema([field.arrow for field in chosen]),
+        )
 
     def require_batch(self, batch: pa.RecordBatch) -> None:
         """Check a whole record batch: columns, types, nulls and enum symbols.
@@ -210,6 +233,7 @@ def _compile(definition: Mapping[str, Any]) -> _Field:
         arrow=pa.field(definition["name"], arrow, nullable=optional),
         nullable=optional,
         has_default="default" in definition,
+        default=[] if definition.get("default") == {} else definition.get("default"),
         symbols=symbols,
     )
 

@@ -31,6 +31,8 @@ from transforms.tables import (
     FAILED_EVENTS,
     INBOUND_SMS,
     NOTHING_WRITTEN,
+    QUERY_ANSWERS,
+    TABLES,
     UNREPORTED_SENDS,
     Table,
     Written,
@@ -53,6 +55,7 @@ class Kind:
     REPORTS: Final = "reports"
     SENDS: Final = "sends"
     INBOUND: Final = "inbound"
+    ANSWERS: Final = "answers"
     FAILED: Final = "failed"
     FAILED_SENDS: Final = "failed_sends"
 
@@ -71,10 +74,12 @@ class PastColumns(NamedTuple):
     key: str
 
 
+_BY_NAME: Final = {table.name: table for table in TABLES}
 _PAST_COLUMNS: Final[Mapping[str, PastColumns]] = {
     ENRICHED_REPORTS.name: PastColumns(SETTLED_COLUMNS, "biz_id"),
     UNREPORTED_SENDS.name: PastColumns(("event_id", *SEND_SCHEMA.names), "biz_id"),
     INBOUND_SMS.name: PastColumns(("message_id",), "message_id"),
+    QUERY_ANSWERS.name: PastColumns(("message_id",), "message_id"),
     FAILED_EVENTS.name: PastColumns(("message_id",), "message_id"),
 }
 
@@ -194,25 +199,31 @@ class _DecodeArchiveFn(_FilesFn):
                     counts.update(decoded.counts)
                     reports = pa.Table.from_batches([decoded.reports])
                     inbound = pa.Table.from_batches([decoded.inbound])
+                    answers = pa.Table.from_batches([decoded.answers])
                     failed = pa.Table.from_batches([decoded.failed])
                     days.update(
                         *(
                             distinct_days(reports, "send_time"),
                             distinct_days(inbound, "send_time"),
+                            distinct_days(answers, "requested_at"),
                             distinct_days(failed, "enqueued_at"),
                         )
                     )
                     reports = scope.keep_reports(reports)
                     inbound = scope.keep(inbound, "send_time")
+                    answers = scope.keep(answers, "requested_at")
                     failed = scope.keep(failed, "enqueued_at")
                     counts["other_days/reports"] += decoded.reports.num_rows - reports.num_rows
                     counts["other_days/inbound"] += decoded.inbound.num_rows - inbound.num_rows
+                    counts["other_days/answers"] += decoded.answers.num_rows - answers.num_rows
                     counts["other_days/failed"] += decoded.failed.num_rows - failed.num_rows
                     writer.add(Kind.REPORTS, reports, "biz_id")
                     writer.add(Kind.INBOUND, inbound, "message_id")
+                    writer.add(Kind.ANSWERS, answers, "message_id")
                     writer.add(Kind.FAILED, failed, "message_id")
                     touched |= _past_of_reports(reports)
                     touched |= _past_of(inbound, INBOUND_SMS)
+                    touched |= _past_of(answers, QUERY_ANSWERS)
                     touched |= _past_of(failed, FAILED_EVENTS)
                 yield TaggedOutput(NOTES, days_note(path, sorted(days)))
             yield from writer.slices()
@@ -310,7 +321,7 @@ class _LoadPastFn(beam.DoFn):
         columns, key = _PAST_COLUMNS[table]
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
             for path in self._scope.past.files(table, day):
-                writer.add(table, read_rows(path, columns), key)
+                writer.add(table, read_rows(_BY_NAME[table], path, columns), key)
             yield from writer.slices()
 
 
@@ -337,5 +348,5 @@ class _LoadCarriedFn(beam.DoFn):
     def process(self, file: tuple[str, str]) -> Iterator[tuple[int, Slice]]:
         table, path = file
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
-            writer.add(table, read_rows(path), "biz_id")
+            writer.add(table, read_rows(_BY_NAME[table], path), "biz_id")
             yield from writer.slices()

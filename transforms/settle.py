@@ -93,6 +93,7 @@ def _settled_files(
 
     enriched = enrich(facts, settling.patience, fetch_rows)
     inbound = _unseen(slices, Kind.INBOUND, tables.INBOUND_SMS, counts)
+    answers = _unseen(slices, Kind.ANSWERS, tables.QUERY_ANSWERS, counts)
     failed = _unseen(slices, Kind.FAILED, tables.FAILED_EVENTS, counts)
     counts.update(enriched.counts)
     outputs = (
@@ -101,6 +102,7 @@ def _settled_files(
         (tables.OPEN_SENDS, enriched.open_sends),
         (tables.UNREPORTED_SENDS, enriched.unreported),
         (tables.INBOUND_SMS, inbound),
+        (tables.QUERY_ANSWERS, answers),
         (tables.FAILED_EVENTS, failed),
         (tables.FAILED_SENDS, read_slices(slices, Kind.FAILED_SENDS, tables.FAILED_SENDS.schema)),
     )

@@ -100,14 +100,14 @@ def carefully(message_type: str, body: bytes, message_id: str) -> tuple[list[Any
         decoded = decode_body(message_type, body)
     except UnusableError as error:
         return [], [], (message_id, error.reason, error.detail, body)
-    rows = [
+    reports, inbound = (
         [
             {**record._asdict(), "unknown_fields": [*record.unknown_fields.items()], **origin}
             for record in records
         ]
         for records in (decoded.reports, decoded.inbound)
-    ]
-    return rows[0], rows[1], None
+    )
+    return [{**row, "origin": "mns"} for row in reports], inbound, None
 
 
 def by_message(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -35,11 +35,14 @@ _INBOUND_FIELDS = ("phone_number", "content", "dest_code", "sign_name")
 class Tables:
     """The tables of a dataset, by key, as a reader who follows the rules sees them."""
 
-    enriched: Rows = field(default_factory=dict)  # by (event_id, success, err_code)
+    enriched: Rows = field(
+        default_factory=dict
+    )  # by (event_id, success, err_code, is a query's answer)
     unreported: Rows = field(default_factory=dict)  # by event_id
     open_sends: Rows = field(default_factory=dict)  # by event_id
     waiting: Rows = field(default_factory=dict)  # by message_id
     inbound: Rows = field(default_factory=dict)  # by message_id
+    answers: Rows = field(default_factory=dict)  # by message_id
     failed: Rows = field(default_factory=dict)  # by message_id
 
     def current(self) -> Rows:
@@ -58,7 +61,7 @@ def tables_of(dataset: Path) -> Tables:
     """Read the current files of a dataset; no row may stand there twice."""
     enriched: Rows = {}
     for row in sorted(current_rows(dataset, "enriched_reports"), key=_rank, reverse=True):
-        enriched[row["event_id"], row["success"], row["err_code"]] = row
+        enriched[_outcome_key(row)] = row
     reported = {row["event_id"] for row in enriched.values()}
     unreported = current_rows(dataset, "unreported_sends")
     return Tables(
@@ -75,6 +78,7 @@ def tables_of(dataset: Path) -> Tables:
         ),
         waiting=_keyed(current_rows(dataset, "waiting_reports"), "message_id"),
         inbound=_keyed(current_rows(dataset, "inbound_sms"), "message_id"),
+        answers=_keyed(current_rows(dataset, "query_answers"), "message_id"),
         failed=_keyed(
             [
                 {name: row[name] for name in ("message_id", "original", "queue_name")}
@@ -120,8 +124,7 @@ def _rank(row: Row) -> tuple[Any, ...]:
     """Of the rows of one outcome: the earliest report counts, as its newest revision has it."""
     requested_at = row["requested_at"]
     return (
-        row["enqueued_at"],
-        row["message_id"],
+        *_order(row),
         -row["revision"],
         requested_at is None,
         requested_at or row["enqueued_at"],
@@ -142,7 +145,10 @@ def expected_tables(
     reports: defaultdict[tuple[str, str | None, str | None], list[Row]] = defaultdict(list)
     for message in archived_messages(archive):
         body = _decoded(message)
-        if body is None:
+        if message["queue_name"] == "QuerySendDetails":
+            for report in _answered(tables, message):
+                reports[report["biz_id"], report["phone_number"], None].append(report)
+        elif body is None:
             tables.failed[message["message_id"]] = {
                 "message_id": message["message_id"],
                 "original": message["body"],
@@ -189,15 +195,27 @@ def _judge(
     tables: Tables, key: str, reports: Sequence[Row], send: Row | None, deadline: datetime | None
 ) -> None:
     """Let the reports of a key leave, or wait if they may wait until ``deadline``."""
-    first: dict[tuple[bool, str | None], Row] = {}
-    for report in sorted(reports, key=lambda each: (each["enqueued_at"], each["message_id"])):
-        first.setdefault((report["success"], report["err_code"]), report)
+    first: dict[tuple[Any, ...], Row] = {}
+    for report in sorted(reports, key=_order):
+        first.setdefault(_outcome(report), report)
     if deadline and all(report["enqueued_at"] >= deadline for report in first.values()):
         tables.waiting |= {report["message_id"]: report for report in first.values()}
         return
     for revision, report in enumerate(first.values(), start=1):
         row = _enriched(key, revision, report, send)
-        tables.enriched[key, row["success"], row["err_code"]] = row
+        tables.enriched[_outcome_key(row)] = row
+
+
+def _outcome(report: Row) -> tuple[Any, ...]:
+    return report["success"], report["err_code"], report["origin"] == "query"
+
+
+def _outcome_key(row: Row) -> tuple[Any, ...]:
+    return (row["event_id"], *_outcome(row))
+
+
+def _order(report: Row) -> tuple[Any, ...]:
+    return report["origin"] != "query", report["enqueued_at"], report["message_id"]
 
 
 def _place_silent_sends(tables: Tables, sends: Iterable[Row], deadline: datetime) -> None:
@@ -248,7 +266,41 @@ def _report(message: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
         },
         "message_id": message["message_id"],
         "enqueued_at": message["enqueued_at"],
+        "origin": "mns",
     }
+
+
+def _answered(tables: Tables, message: Mapping[str, Any]) -> list[Row]:
+    """Note what a query answered; return the reports in it."""
+    body = json.loads(message["body"])
+    origin = {name: message[name] for name in ("message_id", "enqueued_at")}
+    known = {row["SendStatus"] for row in body["details"]}
+    words = {3: "delivered", 2: "failed", 1: "awaiting"}
+    tables.answers[message["message_id"]] = origin | {
+        "event_id": event_id(body["biz_id"], body["phone_number"]),
+        "biz_id": body["biz_id"],
+        "phone_number": body["phone_number"],
+        "requested_at": datetime.fromtimestamp(body["requested_at_ms"] / 1000, timezone.utc),
+        "answer": words[max(known)] if known else "unknown",
+    }
+    return [
+        origin
+        | {
+            "biz_id": body["biz_id"],
+            "phone_number": body["phone_number"],
+            "success": row["SendStatus"] == 3,
+            "err_code": row.get("ErrCode"),
+            "err_msg": None,
+            "out_id": row.get("OutId"),
+            "sms_size": None,
+            "send_time": _time(row["SendDate"]),
+            "report_time": _time(row["ReceiveDate"]) if row.get("ReceiveDate") else None,
+            "unknown_fields": {},
+            "origin": "query",
+        }
+        for row in body["details"]
+        if row["SendStatus"] != 1
+    ]
 
 
 def _inbound(message: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
@@ -270,7 +322,6 @@ def _enriched(key: str, revision: int, report: Row, send: Row | None) -> Row:
         "event_id": key,
         "revision": revision,
         "match": "orphan" if send is None else "matched",
-        "origin": "mns",
     }
     if send is not None:
         row |= {name: send.get(name) for name in _SEND_SIDE}
