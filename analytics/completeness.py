@@ -1,15 +1,32 @@
-"""How many SMS of each day the tables know: one side of a comparison with Alibaba's own totals."""
+"""How complete are the tables? Which sends no report has come for, and how many SMS of each day they know."""
 
 from __future__ import annotations
 
 import os
-from datetime import date
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import date, datetime
 from typing import Final, NamedTuple
 
+import duckdb
+import pyarrow as pa
+
+from analytics.catalog import DatasetError
 from analytics.connection import connect
 
+# Keys of sends: what a send, its report and every question about it have in common.
+KEYS: Final = pa.schema([("biz_id", pa.string()), ("phone_number", pa.string())])
+
+_SILENT_SENDS: Final = """
+SELECT biz_id, phone_number, requested_at
+FROM sends ANTI JOIN left_out USING (biz_id, phone_number)
+WHERE state IN ('open', 'unreported') AND requested_at >= $since AND requested_at < $until
+ORDER BY requested_at, biz_id, phone_number
+"""
+
 # A send counts on the day it was asked for, a report on the day it was sent: a day ends for both at midnight
-# in Beijing, and the few sends of that second move a report to the next day.
+# in Beijing, and the few sends of that second move a report to the next day. An orphan without a phone number
+# is left out: it tells that one of several SMS was reported, and not which; a query tells that.
 _BY_DAY: Final = """
 WITH by_send AS (
     SELECT
@@ -24,11 +41,12 @@ by_report AS (
         day, count(*) FILTER (success) AS delivered,
         count(*) FILTER (NOT success) AS failed
     FROM reports
-    WHERE ($sign IS NULL OR sign_name = $sign)
+    WHERE ($sign IS NULL OR sign_name = $sign) AND (match <> 'orphan' OR phone_number IS NOT NULL)
     GROUP BY day
 )
 SELECT
-    day, coalesce(logged, 0), coalesce(silent, 0), coalesce(delivered, 0), coalesce(failed, 0)
+    day, coalesce(logged, 0) AS logged, coalesce(silent, 0) AS silent,
+    coalesce(delivered, 0) AS delivered, coalesce(failed, 0) AS failed
 FROM by_send FULL JOIN by_report USING (day)
 ORDER BY day
 """
@@ -48,6 +66,32 @@ class DayCounts(NamedTuple):
     failed: int
 
 
+def silent_sends(  # noqa: PLR0913 -- a range of days, a range of moments, and who is left out
+    dataset: str | os.PathLike[str],
+    first: date,
+    last: date | None,
+    *,
+    since: datetime,
+    until: datetime,
+    left_out: pa.Table,
+) -> pa.Table:
+    """List the sends that no report has come for, oldest first: biz_id, phone_number, requested_at.
+
+    Args:
+        dataset: the directory that ``sms-receipts run`` writes.
+        first: the first Beijing day of the sends.
+        last: the last one; None for no limit.
+        since: the earliest moment of the sends.
+        until: the moment that they all were before.
+        left_out: keys of sends to leave out, in the schema :data:`KEYS`.
+
+    Raises:
+        DatasetError: there is no dataset, or a file of it is damaged.
+    """
+    moments = {"since": since, "until": until}
+    return _answer(dataset, (first, last), _SILENT_SENDS, moments, left_out)
+
+
 def count_by_day(
     dataset: str | os.PathLike[str], first: date, last: date, sign_name: str | None
 ) -> list[DayCounts]:
@@ -56,6 +100,26 @@ def count_by_day(
     Raises:
         DatasetError: there is no dataset, or a file of it is damaged.
     """
-    with connect(dataset, first_day=first, last_day=last) as connection:
-        rows = connection.execute(_BY_DAY, {"sign": sign_name}).fetchall()
-    return [DayCounts(*row) for row in rows]
+    rows = _answer(dataset, (first, last), _BY_DAY, {"sign": sign_name}, KEYS.empty_table())
+    return [DayCounts(**row) for row in rows.to_pylist()]
+
+
+def _answer(
+    dataset: str | os.PathLike[str],
+    days: tuple[date, date | None],
+    sql: str,
+    parameters: Mapping[str, object],
+    left_out: pa.Table,
+) -> pa.Table:
+    """Ask one snapshot; a newer one if a commit moved its files meanwhile."""
+    for _ in range(2):
+        try:
+            with closing(connect(dataset, first_day=days[0], last_day=days[1])) as connection:
+                connection.from_arrow(left_out).create_view("left_out")
+                return connection.sql(sql, params=dict(parameters)).to_arrow_table()
+        except duckdb.IOException:
+            continue
+    raise DatasetError(
+        f"A file of the dataset at {dataset} cannot be read: check the disk and your rights, or recompute "
+        "its day with `sms-receipts backfill`."
+    )

@@ -61,12 +61,30 @@ BALANCES: Final = (
         ("query_answers",),
         ("rows/query_answers", "duplicate_answers", "other_days/answers"),
     ),
+    # A replay that succeeds has a row, too; one that fails just as the replay before it did has none.
     Balance(
         "failed messages",
-        ("failed_messages",),
-        ("rows/failed_events", "duplicate_failed", "other_days/failed"),
+        ("failed_messages", "succeeded/failed_events"),
+        (
+            "rows/failed_events",
+            "duplicate_failed",
+            "other_days/failed",
+            "failed_as_before/failed_events",
+        ),
     ),
-    Balance("failed sends", ("failed_sends",), ("rows/failed_sends", "other_days/failed_sends")),
+    Balance(
+        "failed sends",
+        ("failed_sends", "succeeded/failed_sends"),
+        ("rows/failed_sends", "other_days/failed_sends", "failed_as_before/failed_sends"),
+    ),
+    *(
+        Balance(
+            f"replayed {table}",
+            (f"chosen/{table}",),
+            (f"succeeded/{table}", f"failed_again/{table}", f"failed_as_before/{table}"),
+        )
+        for table in ("failed_events", "failed_sends")
+    ),
 )
 
 

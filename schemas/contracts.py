@@ -87,6 +87,10 @@ class Contract:
         """Return the symbols of an enum field, in the schema's order; empty for other fields."""
         return next(known.symbols for known in self._fields if known.name == field)
 
+    def default(self, field: str) -> Any:  # noqa: ANN401 (of any field)
+        """Return what a field is in rows from before it was added, as ``pyarrow.scalar`` takes it."""
+        return next(known.default for known in self._fields if known.name == field)
+
     def require(self, datum: Mapping[str, Any]) -> None:
         """Check one record; a field with a default may be absent.
 
@@ -191,7 +195,15 @@ def contract_names() -> tuple[str, ...]:
 def contract(name: str) -> Contract:
     """Compile ``schemas/avro/<name>.avsc``; compiled once per process."""
     text = (resources.files("schemas") / "avro" / f"{name}.avsc").read_text(encoding="utf-8")
-    source = json.loads(text)
+    return compile_contract(name, json.loads(text))
+
+
+def compile_contract(name: str, source: dict[str, Any]) -> Contract:
+    """Compile any version of a contract from its schema.
+
+    Raises:
+        TypeError, KeyError: It holds a type that has no place in a contract.
+    """
     fields = tuple(_compile(field) for field in source["fields"])
     canonical = fastavro.schema.to_parsing_canonical_form(source)
     return Contract(

@@ -23,7 +23,7 @@ from transforms.moments import LATEST, from_ms, to_ms
 # Both the message type and the name of the archive's directory: no queue has brought these.
 QUERY_MESSAGE_TYPE: Final = "QuerySendDetails"
 
-Answer = Literal["delivered", "failed", "awaiting", "unknown"]
+Answer = Literal["delivered", "failed", "awaiting", "unknown", "refused"]
 # SendStatus (419277), the most telling first.
 _ANSWERS: Final[Mapping[str, Answer]] = {"3": "delivered", "2": "failed", "1": "awaiting"}
 _LATEST_MS: Final = to_ms(LATEST)
@@ -60,7 +60,11 @@ class DecodedAnswer(NamedTuple):
 
 
 def query_message(
-    question: Question, details: Sequence[Mapping[str, Any]], asked_at: datetime
+    question: Question,
+    details: Sequence[Mapping[str, Any]],
+    asked_at: datetime,
+    *,
+    refusal: str | None = None,
 ) -> MnsMessage:
     """Make a message of what was asked and answered.
 
@@ -68,6 +72,7 @@ def query_message(
         question: the send.
         details: the rows of SmsSendDetailDTOs, as the API names their fields; none if it knows no such SMS.
         asked_at: when; part of the message's id, so that every asking is kept.
+        refusal: the error code, if the API would not answer about this SMS.
     """
     asked = f"{question.biz_id}|{question.phone_number}|{to_ms(asked_at)}"
     body = {
@@ -75,6 +80,7 @@ def query_message(
         "phone_number": question.phone_number,
         "requested_at_ms": to_ms(question.requested_at),
         "details": [dict(row) for row in details],
+        **({"refusal": refusal} if refusal else {}),
     }
     return MnsMessage(
         message_id=f"query-{hashlib.md5(asked.encode()).hexdigest()}",
@@ -92,12 +98,9 @@ def decode_answer(body: bytes) -> DecodedAnswer:
     Raises:
         UnusableError: it is none; nothing else is raised, whatever the bytes.
     """
-    fields = parse_json(open_body(body))
-    if not isinstance(fields, dict) or not isinstance(fields.get("details"), list):
-        raise UnusableError("unknown_shape", "expected an object with an array named details")
-    question = Question(
-        _text(fields, "biz_id"), _text(fields, "phone_number"), _moment(fields, "requested_at_ms")
-    )
+    question, fields = _decode_question(body)
+    if _optional_text(fields, "refusal"):
+        return DecodedAnswer(_event_id(question), question, "refused", ())
     statuses, reports = set(), []
     for row in fields["details"]:
         if not isinstance(row, dict):
@@ -108,9 +111,30 @@ def decode_answer(body: bytes) -> DecodedAnswer:
             reports.append(_report(question, row, success=status == "3"))
     known = [word for status, word in _ANSWERS.items() if status in statuses]
     answer: Answer = known[0] if known else "unknown"
-    return DecodedAnswer(
-        event_id(question.biz_id, question.phone_number), question, answer, reports
+    return DecodedAnswer(_event_id(question), question, answer, reports)
+
+
+def decode_question(body: bytes) -> Question:
+    """Read only what was asked; the answer may be one that :func:`decode_answer` cannot use.
+
+    Raises:
+        UnusableError: not even that can be read.
+    """
+    return _decode_question(body)[0]
+
+
+def _decode_question(body: bytes) -> tuple[Question, JsonObject]:
+    fields = parse_json(open_body(body))
+    if not isinstance(fields, dict) or not isinstance(fields.get("details"), list):
+        raise UnusableError("unknown_shape", "expected an object with an array named details")
+    question = Question(
+        _text(fields, "biz_id"), _text(fields, "phone_number"), _moment(fields, "requested_at_ms")
     )
+    return question, fields
+
+
+def _event_id(question: Question) -> str:
+    return event_id(question.biz_id, question.phone_number)
 
 
 def _report(question: Question, row: JsonObject, *, success: bool) -> AnsweredReport:

@@ -6,7 +6,7 @@ counts that must add up at the end, and which archive file holds records of whic
 
 import gc
 import resource
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +22,9 @@ from transforms.archive import read_archive
 from transforms.decode import decode_messages
 from transforms.enrich import SETTLED_COLUMNS
 from transforms.enrich_rows import SEND_SCHEMA
-from transforms.manifest import Note, counts_note, days_note
+from transforms.manifest import Note, counts_note, days_note, record_days_note
 from transforms.moments import DAY_MS, beijing_days, milliseconds
+from transforms.replay import FailedUnit, try_again
 from transforms.send_log import SendLogSlice, read_send_log
 from transforms.shuffle import Slice, SliceWriter
 from transforms.tables import (
@@ -39,6 +40,7 @@ from transforms.tables import (
     distinct_days,
     read_rows,
 )
+from transforms.tally import tally_of
 
 # The sender's clock may be ahead of Alibaba's: a send then seems to be asked for after it was sent.
 _CLOCK_SKEW_MS: Final = 5 * 60 * 1000
@@ -58,6 +60,7 @@ class Kind:
     ANSWERS: Final = "answers"
     FAILED: Final = "failed"
     FAILED_SENDS: Final = "failed_sends"
+    ATTEMPTS: Final = "attempts"
 
 
 class Past(NamedTuple):
@@ -177,6 +180,18 @@ class DecodeSendLog(beam.PTransform[PCollection[SendLogSlice], Intake]):
         return _intake(slices, _DecodeSendLogFn(self._scope))
 
 
+class DecodeFailed(beam.PTransform[PCollection[FailedUnit], Intake]):
+    """Decode failed events once more; every attempt that says something new becomes a row of its own."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._scope = scope
+
+    @override
+    def expand(self, units: PCollection[FailedUnit]) -> Intake:
+        return _intake(units, _DecodeFailedFn(self._scope))
+
+
 def _intake(elements: PCollection[Any], decode: beam.DoFn) -> Intake:
     outputs = elements | "Decode" >> beam.ParDo(decode).with_outputs(DAYS, NOTES, main="slices")
     return Intake(outputs.slices, outputs[DAYS], outputs[NOTES])
@@ -258,6 +273,54 @@ class _DecodeSendLogFn(_FilesFn):
         for past in sorted(touched):
             yield TaggedOutput(DAYS, past)
         yield TaggedOutput(NOTES, counts_note(counts))
+
+
+class _DecodeFailedFn(_FilesFn):
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @override
+    def process(self, unit: FailedUnit) -> Iterator[_Taken]:
+        scope = self._scope
+        kind = Kind.ATTEMPTS if unit.table == FAILED_EVENTS.name else Kind.FAILED_SENDS
+        counts: Counter[str] = Counter()
+        touched: set[Past] = set()
+        record_days: defaultdict[int, set[int]] = defaultdict(set)
+        with SliceWriter(scope.spill, scope.bucket_count) as writer:
+            for tried in try_again(unit, scope.as_of):
+                counts.update(tried.counts)
+                tally_of(scope.spill).add(tried=tried.tried)
+                writer.add(Kind.REPORTS, tried.reports, "biz_id")
+                writer.add(Kind.INBOUND, tried.inbound, "message_id")
+                writer.add(Kind.ANSWERS, tried.answers, "message_id")
+                writer.add(Kind.SENDS, tried.sends, "biz_id")
+                writer.add(kind, tried.attempts, "message_id")
+                touched |= _past_of_reports(tried.reports)
+                touched |= _past_of(tried.inbound, INBOUND_SMS)
+                touched |= _past_of(tried.answers, QUERY_ANSWERS)
+                touched |= _past_of_sends(tried.sends)
+                for rows, column in (
+                    (tried.reports, "send_time"),
+                    (tried.inbound, "send_time"),
+                    (tried.answers, "requested_at"),
+                ):
+                    for enqueued, day in _days_of_messages_and_records(rows, column):
+                        record_days[enqueued].add(day)
+            yield from writer.slices()
+        for past in sorted(touched):
+            yield TaggedOutput(DAYS, past)
+        for enqueued, days in sorted(record_days.items()):
+            yield TaggedOutput(NOTES, record_days_note(enqueued, sorted(days)))
+        yield TaggedOutput(NOTES, counts_note(counts))
+
+
+def _days_of_messages_and_records(rows: pa.Table, column: str) -> set[tuple[int, int]]:
+    """The pairs of Beijing days on which a message was enqueued and its record belongs, where they differ."""
+    enqueued, belongs = (
+        beijing_days(milliseconds(rows.column(name))) for name in ("enqueued_at", column)
+    )
+    differ = np.unique(np.stack([enqueued, belongs])[:, enqueued != belongs], axis=1)
+    return set(zip(*differ.tolist(), strict=True))
 
 
 def _past_of(rows: pa.Table, table: Table) -> set[Past]:

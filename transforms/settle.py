@@ -94,7 +94,12 @@ def _settled_files(
     enriched = enrich(facts, settling.patience, fetch_rows)
     inbound = _unseen(slices, Kind.INBOUND, tables.INBOUND_SMS, counts)
     answers = _unseen(slices, Kind.ANSWERS, tables.QUERY_ANSWERS, counts)
-    failed = _unseen(slices, Kind.FAILED, tables.FAILED_EVENTS, counts)
+    failed = pa.concat_tables(
+        [
+            _unseen(slices, Kind.FAILED, tables.FAILED_EVENTS, counts),
+            read_slices(slices, Kind.ATTEMPTS, tables.FAILED_EVENTS.schema),
+        ]
+    )
     counts.update(enriched.counts)
     outputs = (
         (tables.ENRICHED_REPORTS, enriched.rows),

@@ -1,7 +1,9 @@
 """The tables: which day a row belongs to, and how it is written.
 
 Every table is a Parquet dataset, partitioned by Beijing day (``dt=YYYY-MM-DD``). Files are written below a
-staging directory and become part of the dataset only when the catalog says so.
+staging directory and become part of the dataset only when the catalog says so. A file's key-value metadata
+say which version of which contract its rows have (``sms_receipts.contract``,
+``sms_receipts.schema_fingerprint``).
 """
 
 import os
@@ -229,6 +231,12 @@ def _write_file(table: Table, dt: str, row_groups: Iterable[pa.Table], staging: 
             for rows in row_groups:
                 writer.write_table(rows)
                 row_count += rows.num_rows
+            writer.add_key_value_metadata(
+                {
+                    "sms_receipts.contract": table.contract,
+                    "sms_receipts.schema_fingerprint": contract(table.contract).fingerprint,
+                }
+            )
         file.flush()
         os.fsync(file.fileno())
     return WrittenFile(table.name, dt, path, row_count, os.path.getsize(target))

@@ -84,13 +84,18 @@ SELECT *, beijing_day(send_time) AS day
 FROM waiting_reports
 WHERE is_asked_for(beijing_day(send_time));
 
--- One row per message or send log entry that could not be used: its latest failure.
+-- One row per message or send log entry that could not be used and still cannot: its latest failure. What was
+-- replayed with success is none any more.
 CREATE VIEW failures AS
-SELECT *, beijing_day(coalesce(enqueued_at, failed_at)) AS day
-FROM (
-    SELECT *, 'message' AS origin FROM failed_events
-    UNION ALL
-    SELECT *, 'send log entry' AS origin FROM failed_sends
+WITH latest_attempts AS (
+    SELECT *, beijing_day(coalesce(enqueued_at, failed_at)) AS day
+    FROM (
+        SELECT *, 'message' AS origin FROM failed_events
+        UNION ALL
+        SELECT *, 'send log entry' AS origin FROM failed_sends
+    )
+    QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY attempt DESC, failed_at DESC) = 1
 )
-WHERE is_asked_for(beijing_day(coalesce(enqueued_at, failed_at)))
-QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY attempt DESC, failed_at DESC) = 1;
+SELECT * EXCLUDE (replayed_at)
+FROM latest_attempts
+WHERE replayed_at IS NULL AND is_asked_for(day);

@@ -82,11 +82,21 @@ def tables_of(dataset: Path) -> Tables:
         failed=_keyed(
             [
                 {name: row[name] for name in ("message_id", "original", "queue_name")}
-                for row in current_rows(dataset, "failed_events")
+                for row in open_events(current_rows(dataset, "failed_events"))
             ],
             "message_id",
         ),
     )
+
+
+def open_events(attempts: Sequence[Row]) -> list[Row]:
+    """The last attempt at each failed event that was not replayed with success."""
+    last: Rows = {}
+    for row in sorted(attempts, key=lambda row: int(row["attempt"])):
+        known = last.get(row["event_id"])
+        assert known is None or known["attempt"] < row["attempt"], "an attempt stands there twice"
+        last[row["event_id"]] = row
+    return [row for row in last.values() if row.get("replayed_at") is None]
 
 
 def current_rows(dataset: Path, table: str, day: str = "%") -> list[Row]:

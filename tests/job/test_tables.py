@@ -81,6 +81,16 @@ def test_a_file_says_where_it_is_and_how_large(tmp_path: Path) -> None:
     assert Path(file.path).parent == Path("open_sends", "dt=2026-11-02")
 
 
+def test_a_file_says_which_version_of_which_contract_its_rows_have(tmp_path: Path) -> None:
+    (file,) = write_table(tables.OPEN_SENDS, sends(MIDNIGHT), str(tmp_path))
+
+    said = read_metadata(str(tmp_path / file.path)).metadata
+
+    assert said[b"sms_receipts.contract"] == b"send_log_entry"
+    fingerprint = contract("send_log_entry").fingerprint
+    assert said[b"sms_receipts.schema_fingerprint"].decode() == fingerprint
+
+
 def test_two_files_of_one_day_never_share_a_name(tmp_path: Path) -> None:
     first, second = (
         file
