@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import closing
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
-from analytics.catalog import DatasetError
-from analytics.connection import connect
+from analytics.catalog import DatasetError, Snapshot, read_snapshot
+from analytics.connection import open_snapshot, open_tables
 
 # Keys of sends: what a send, its report and every question about it have in common.
 KEYS: Final = pa.schema([("biz_id", pa.string()), ("phone_number", pa.string())])
 
+_BEIJING: Final = timezone(timedelta(hours=8))
+
+# Asked often, so it is asked of the tables: the views would look at every report of a month.
 _SILENT_SENDS: Final = """
+WITH silent AS (
+    SELECT biz_id, phone_number, requested_at FROM open_sends
+    UNION ALL
+    SELECT biz_id, phone_number, requested_at FROM unreported_sends
+),
+asked_for AS (
+    SELECT
+        biz_id, phone_number, min(requested_at) AS requested_at,
+        md5(biz_id || '|' || phone_number) AS event_id
+    FROM silent ANTI JOIN left_out USING (biz_id, phone_number)
+    WHERE requested_at >= $since AND requested_at < $until
+    GROUP BY biz_id, phone_number
+),
+reported AS (SELECT event_id FROM enriched_reports SEMI JOIN asked_for USING (event_id))
 SELECT biz_id, phone_number, requested_at
-FROM sends ANTI JOIN left_out USING (biz_id, phone_number)
-WHERE state IN ('open', 'unreported') AND requested_at >= $since AND requested_at < $until
+FROM asked_for ANTI JOIN reported USING (event_id)
 ORDER BY requested_at, biz_id, phone_number
 """
 
@@ -66,21 +83,13 @@ class DayCounts(NamedTuple):
     failed: int
 
 
-def silent_sends(  # noqa: PLR0913 -- a range of days, a range of moments, and who is left out
-    dataset: str | os.PathLike[str],
-    first: date,
-    last: date | None,
-    *,
-    since: datetime,
-    until: datetime,
-    left_out: pa.Table,
+def silent_sends(
+    dataset: str | os.PathLike[str], since: datetime, until: datetime, left_out: pa.Table
 ) -> pa.Table:
     """List the sends that no report has come for, oldest first: biz_id, phone_number, requested_at.
 
     Args:
         dataset: the directory that ``sms-receipts run`` writes.
-        first: the first Beijing day of the sends.
-        last: the last one; None for no limit.
         since: the earliest moment of the sends.
         until: the moment that they all were before.
         left_out: keys of sends to leave out, in the schema :data:`KEYS`.
@@ -88,8 +97,15 @@ def silent_sends(  # noqa: PLR0913 -- a range of days, a range of moments, and w
     Raises:
         DatasetError: there is no dataset, or a file of it is damaged.
     """
-    moments = {"since": since, "until": until}
-    return _answer(dataset, (first, last), _SILENT_SENDS, moments, left_out)
+
+    def ask(snapshot: Snapshot) -> pa.Table:
+        first, last = (moment.astimezone(_BEIJING).date() for moment in (since, until))
+        with closing(open_tables(snapshot, first, last)) as connection:
+            connection.from_arrow(left_out).create_view("left_out")
+            moments = {"since": since, "until": until}
+            return connection.sql(_SILENT_SENDS, params=moments).to_arrow_table()
+
+    return _answer(dataset, ask)
 
 
 def count_by_day(
@@ -100,23 +116,19 @@ def count_by_day(
     Raises:
         DatasetError: there is no dataset, or a file of it is damaged.
     """
-    rows = _answer(dataset, (first, last), _BY_DAY, {"sign": sign_name}, KEYS.empty_table())
-    return [DayCounts(**row) for row in rows.to_pylist()]
+
+    def ask(snapshot: Snapshot) -> pa.Table:
+        with closing(open_snapshot(snapshot, first, last, None)) as connection:
+            return connection.sql(_BY_DAY, params={"sign": sign_name}).to_arrow_table()
+
+    return [DayCounts(**row) for row in _answer(dataset, ask).to_pylist()]
 
 
-def _answer(
-    dataset: str | os.PathLike[str],
-    days: tuple[date, date | None],
-    sql: str,
-    parameters: Mapping[str, object],
-    left_out: pa.Table,
-) -> pa.Table:
+def _answer(dataset: str | os.PathLike[str], ask: Callable[[Snapshot], pa.Table]) -> pa.Table:
     """Ask one snapshot; a newer one if a commit moved its files meanwhile."""
     for _ in range(2):
         try:
-            with closing(connect(dataset, first_day=days[0], last_day=days[1])) as connection:
-                connection.from_arrow(left_out).create_view("left_out")
-                return connection.sql(sql, params=dict(parameters)).to_arrow_table()
+            return ask(read_snapshot(Path(dataset)))
         except duckdb.IOException:
             continue
     raise DatasetError(

@@ -67,6 +67,20 @@ def open_snapshot(
     snapshot: Snapshot, first_day: date | None, last_day: date | None, sql_dir: Path | None
 ) -> duckdb.DuckDBPyConnection:
     """As :func:`connect`, of a snapshot that was read before."""
+    connection = open_tables(snapshot, first_day, last_day)
+    try:
+        for name in SETUP:
+            connection.execute(read_sql(name, sql_dir))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_tables(
+    snapshot: Snapshot, first_day: date | None, last_day: date | None
+) -> duckdb.DuckDBPyConnection:
+    """As :func:`open_snapshot`, but without the views, which look at every report of the days."""
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone = 'UTC'")
@@ -78,8 +92,6 @@ def open_snapshot(
         connection.execute("SET VARIABLE first_day = CAST(? AS DATE)", [first_day])
         connection.execute("SET VARIABLE last_day = CAST(? AS DATE)", [last_day])
         connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [snapshot.as_of])
-        for name in SETUP:
-            connection.execute(read_sql(name, sql_dir))
     except BaseException:
         connection.close()
         raise

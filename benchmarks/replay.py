@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import logging
 import shutil
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, default=1, help="worker processes of Beam")
     arguments = parser.parse_args(argv)
+    logging.getLogger().setLevel(logging.ERROR)  # what Beam tells its developers
     arguments.workdir.mkdir(parents=True, exist_ok=True)
     inputs = generate(arguments.events, arguments.seed, arguments.workdir)
     root = arguments.workdir / "replay"
@@ -88,8 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     complaints = _complaints(inputs, root / "dataset")
-    is_met = secs["replay"] / arguments.events <= _AIM_SECS / _AIM_EVENTS
-    print(f"aim, {_AIM_EVENTS:,} in {_AIM_SECS} s: {'met' if is_met else 'missed'}")
+    if arguments.events >= _AIM_EVENTS:  # below, the start of the process is most of it
+        is_met = secs["replay"] / arguments.events <= _AIM_SECS / _AIM_EVENTS
+        print(f"aim, {_AIM_EVENTS:,} in {_AIM_SECS} s: {'met' if is_met else 'missed'}")
     print("rows: " + ("; ".join(complaints) or "as generated"))
     return 1 if complaints else 0
 

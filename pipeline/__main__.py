@@ -96,11 +96,11 @@ def _reconcile(flags: Sequence[str]) -> int:
         return 0
     done = reconcile(options, utc_now, _say)
     sys.stdout.write(f"\n{summary(done)}\n")
-    if not done.is_processed:
+    if done.counts and not done.is_processed:
         sys.stdout.write(
             "The answers are in the archive: the running job, or the next one, brings them into the tables.\n"
         )
-    sys.stdout.write(f"Next: {next_step(options, utc_now())}\n")
+    sys.stdout.write(f"Next: {next_step(options, done, utc_now())}\n")
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
@@ -42,8 +43,8 @@ from transforms.archive import (
 from transforms.decode_query import (
     QUERY_MESSAGE_TYPE,
     Question,
+    asked_key,
     decode_answer,
-    decode_question,
     query_message,
 )
 from transforms.failures import UnusableError
@@ -100,14 +101,16 @@ def archived_answers(archive: str, since: datetime) -> list[ArchiveFile]:
     ]
 
 
-def archived_outcomes(archive: str, since: datetime) -> Iterator[tuple[Question, str]]:
-    """Read what was asked at ``since`` or later, and what became of it, whether processed or not."""
+def archived_bodies(archive: str, since: datetime) -> Iterator[bytes]:
+    """Read the answers to what was asked at ``since`` or later, processed or not.
+
+    Raises:
+        ArchiveFileError: a file is damaged.
+    """
     for file in archived_answers(archive, since):
         for batch in read_archive(file.path):
-            rows = zip(batch["body"].to_pylist(), batch["enqueued_at"].to_pylist(), strict=True)
-            for body, asked_at in rows:
-                if asked_at >= since:
-                    yield decode_question(body), _outcome(body)
+            recent = batch.filter(pc.greater_equal(batch["enqueued_at"], pa.scalar(since)))
+            yield from recent["body"].to_pylist()
 
 
 def _outcome(body: bytes) -> str:
@@ -175,7 +178,7 @@ class AskAlibaba(beam.PTransform[PCollection[str], PCollection[Note]]):
     @override
     def expand(self, lanes: PCollection[str]) -> PCollection[Note]:
         notes: PCollection[Note] = (
-            lanes | "Lanes" >> beam.Reshuffle() | "Ask" >> beam.ParDo(_AskFn(self._asking))
+            lanes | "SpreadLanes" >> beam.Reshuffle() | "Ask" >> beam.ParDo(_AskFn(self._asking))
         )
         return notes
 
@@ -197,8 +200,8 @@ class _AskFn(beam.DoFn):
     def process(self, lane: str) -> Iterator[Note]:
         questions = _read_lane(lane)
         archived = {
-            question[:2]: outcome
-            for question, outcome in archived_outcomes(self._asking.archive, self._asking.since)
+            asked_key(body): _outcome(body)
+            for body in archived_bodies(self._asking.archive, self._asking.since)
         }
         counts: Counter[str] = Counter()
 

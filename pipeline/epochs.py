@@ -20,7 +20,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.catalog import Catalog, Commit
-from pipeline.graph import BoundedInput, bounded_graph
+from pipeline.graph import BoundedInput, bounded_graph, replay_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import consumed_up_to, send_log_slices
@@ -78,7 +78,7 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class NewInput:
-    """What no epoch has read yet, and failed events that are to be read again."""
+    """What no epoch has read yet; or failed events to read again, and nothing else."""
 
     archive_files: Sequence[ArchiveFile]
     send_log: Sequence[SendLogSlice]
@@ -212,7 +212,8 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
     with operators_sentences(settings.dataset):
         os.makedirs(spill, exist_ok=True)
         with beam.Pipeline(options=PipelineOptions(list(settings.beam_args))) as pipeline:
-            bounded_graph(pipeline, graph_input, scope, settling)
+            graph = replay_graph if given.new.failed else bounded_graph
+            graph(pipeline, graph_input, scope, settling)
         manifest = read_manifest(staging)
         shutil.rmtree(spill)
     require_balance(manifest.counts)

@@ -9,6 +9,7 @@ from transforms.intake import (
     DecodeArchive,
     DecodeFailed,
     DecodeSendLog,
+    Intake,
     LoadCarried,
     LoadPast,
     Scope,
@@ -26,7 +27,7 @@ class BoundedInput:
     Attributes:
         units: archive files, several to a unit of work.
         send_log: slices of the send log.
-        failed: failed events to try again.
+        failed: failed events to try again, for :func:`replay_graph`.
         carried: files of open sends and waiting reports, as ``(table, path)``.
     """
 
@@ -39,27 +40,46 @@ class BoundedInput:
 def bounded_graph(
     pipeline: beam.Pipeline, given: BoundedInput, scope: Scope, settling: Settling
 ) -> None:
-    """Archive files, send log and failed events to tables: decode, bring together, match, write, report."""
+    """Archive files and send log to tables."""
     units = pipeline | "ArchiveFiles" >> beam.Create(given.units, reshuffle=True)
     archived = units | "DecodeArchive" >> DecodeArchive(scope)
 
     parts = pipeline | "SendLogSlices" >> beam.Create(given.send_log, reshuffle=True)
     logged = parts | "DecodeSendLog" >> DecodeSendLog(scope)
 
-    failed = pipeline | "FailedEvents" >> beam.Create(given.failed, reshuffle=True)
-    replayed = failed | "DecodeFailed" >> DecodeFailed(scope)
+    _settle(pipeline, (archived, logged), given.carried, scope, settling)
 
-    days = (archived.days, logged.days, replayed.days) | "DaysWithNews" >> beam.Flatten()
+
+def replay_graph(
+    pipeline: beam.Pipeline, given: BoundedInput, scope: Scope, settling: Settling
+) -> None:
+    """Failed events to tables."""
+    units = pipeline | "FailedEvents" >> beam.Create(given.failed, reshuffle=True)
+    replayed = units | "DecodeFailed" >> DecodeFailed(scope)
+
+    _settle(pipeline, (replayed,), given.carried, scope, settling)
+
+
+def _settle(
+    pipeline: beam.Pipeline,
+    intakes: Sequence[Intake],
+    carried_files: Sequence[tuple[str, str]],
+    scope: Scope,
+    settling: Settling,
+) -> None:
+    """What was decoded, bring together with what is there; match, write, report."""
+    days = tuple(intake.days for intake in intakes) | "DaysWithNews" >> beam.Flatten()
     past = days | "LoadPast" >> LoadPast(scope)
 
-    files = pipeline | "CarriedFiles" >> beam.Create(given.carried, reshuffle=True)
+    files = pipeline | "CarriedFiles" >> beam.Create(carried_files, reshuffle=True)
     carried = files | "LoadCarried" >> LoadCarried(scope)
 
-    decoded = (archived.slices, logged.slices, replayed.slices)
-    slices = (*decoded, past, carried) | "Slices" >> beam.Flatten()
+    news = (intake.slices for intake in intakes)
+    slices = (*news, past, carried) | "Slices" >> beam.Flatten()
     settled = slices | "SettleBuckets" >> SettleBuckets(settling, scope)
 
     # A run without any input is a run, too, and its manifest says so.
     ran = pipeline | "Ran" >> beam.Create([counts_note({})])
-    notes = (ran, archived.notes, logged.notes, replayed.notes, settled) | "Notes" >> beam.Flatten()
+    noted = (intake.notes for intake in intakes)
+    notes = (ran, *noted, settled) | "Notes" >> beam.Flatten()
     notes | "WriteManifest" >> WriteManifest(settling.staging)

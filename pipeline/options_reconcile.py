@@ -107,7 +107,7 @@ def reconcile_options(argv: Sequence[str]) -> ReconcileOptions:
         "--workers",
         type=int,
         default=1,
-        help="lanes that Beam may give to as many workers; one manages some 200 questions a second. "
+        help="lanes that Beam may give to as many workers; one manages some 300 questions a second. "
         "FnApiRunner needs --direct_num_workers as well (default %(default)s)",
     )
     parser.add_argument(

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta
 from types import FrameType
@@ -32,7 +32,7 @@ from pipeline.asking import (
     AskAlibaba,
     Asking,
     archived_answers,
-    archived_outcomes,
+    archived_bodies,
     days_to_ask,
     write_lanes,
 )
@@ -46,13 +46,14 @@ from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
 from pipeline.options_reconcile import ReconcileOptions
 from pipeline.sms_api import QUERY_DAYS
 from transforms.archive import ArchiveError, require_writable_archive
-from transforms.decode_query import Question
+from transforms.decode_query import Question, asked_key
 from transforms.manifest import WriteManifest, read_manifest
 from transforms.moments import BEIJING, from_ms, to_ms
 
 # Below the dataset, where every worker can read: the questions of a run, while it runs. The lock stays.
 _DIRECTORY: Final = "_reconcile"
 _LOCK_NAME: Final = "_reconcile_lock"
+_QUESTIONS_AT_ONCE: Final = 10_000
 _TICK_SECS: Final = 0.2
 _PROGRESS_SECS: Final = 5.0
 _STOPPING: Final = (
@@ -81,7 +82,7 @@ class Reconciled(NamedTuple):
     the answers are in the tables: if not, the running job brings them in, or the next run.
     """
 
-    counts: Mapping[str, int]
+    counts: Counter[str]
     is_processed: bool
 
 
@@ -114,7 +115,7 @@ def reconcile(
                 if options.every is None or not counts["calls"]:
                     raise
                 say(f"reconcile: {outage}")
-                asked = {}
+                asked = Counter()
             counts.update(asked)
             if not is_stop_requested():
                 is_processed = _process(options.job, clock, say)
@@ -134,18 +135,15 @@ def open_questions(options: ReconcileOptions, as_of: datetime) -> pa.Table:
     """
     lately = as_of - options.again_after
     with operators_sentences(options.job.dataset):
-        asked = {question[:2] for question, _ in archived_outcomes(options.job.archive, lately)}
-    left_out = [dict(zip(KEYS.names, key, strict=True)) for key in asked]
-    oldest = as_of - timedelta(days=QUERY_DAYS)
+        asked = set(map(asked_key, archived_bodies(options.job.archive, lately))) - {None}
+    left_out = pa.table(list(zip(*asked, strict=True)) or [[], []], schema=KEYS)
+    since, until = as_of - timedelta(days=QUERY_DAYS), as_of - options.after
+    if options.first is not None:
+        since = max(since, _midnight(options.first))
+    if options.last is not None:
+        until = min(until, _midnight(options.last + timedelta(days=1)))
     try:
-        return silent_sends(
-            options.job.dataset,
-            max(options.first or _beijing_day(oldest), _beijing_day(oldest)),
-            options.last,
-            since=oldest,
-            until=as_of - options.after,
-            left_out=pa.Table.from_pylist(left_out, KEYS),
-        )
+        return silent_sends(options.job.dataset, since, until, left_out)
     except DatasetError as error:
         raise OperatorError(str(error)) from None
 
@@ -158,7 +156,11 @@ def plan(options: ReconcileOptions, as_of: datetime) -> str:
     """
     forgotten = _forgotten(options, as_of)
     questions = open_questions(options, as_of)
-    most = sum(len(days_to_ask(Question(**row), as_of)) for row in questions.to_pylist())
+    most = sum(
+        len(days_to_ask(Question(**row), as_of))
+        for part in questions.to_batches(_QUESTIONS_AT_ONCE)
+        for row in part.to_pylist()
+    )
     more = f" (near midnight a second one may be needed: {most:,} at most)" * (
         most > len(questions)
     )
@@ -177,25 +179,28 @@ def summary(done: Reconciled) -> str:
         LedgerError: one is not.
     """
     counts = done.counts
-    shown = [word for word in _OUTCOMES if counts.get(word) or word in _ALWAYS_SHOWN]
+    shown = [word for word in _OUTCOMES if counts[word] or word in _ALWAYS_SHOWN]
     lines = [
         ("questions", counts["questions"], "sends without a report"),
-        *((f"  {word}", counts.get(word, 0), _OUTCOMES[word]) for word in shown),
+        *((f"  {word}", counts[word], _OUTCOMES[word]) for word in shown),
         ("calls", counts["calls"], "of QuerySendDetails"),
     ]
-    settled = sum(counts.get(word, 0) for word in _OUTCOMES)
+    settled = sum(counts[word] for word in _OUTCOMES)
     if settled != counts["questions"]:
         raise LedgerError(
             f"Of {counts['questions']} questions {settled} are accounted for; nothing is lost, but please "
             "report this as a bug of sms-receipts."
         )
-    total = " + ".join(f"{counts.get(word, 0):,} {word}" for word in shown)
+    total = " + ".join(f"{counts[word]:,} {word}" for word in shown)
     table = "\n".join(f"{name:<20}{number:>12,}  {remark}" for name, number, remark in lines)
     return f"{table}\n\nEvery question is accounted for: {settled:,} = {total}."
 
 
-def next_step(options: ReconcileOptions, as_of: datetime) -> str:
-    """Name the command that tells whether anything is still missing."""
+def next_step(options: ReconcileOptions, done: Reconciled, as_of: datetime) -> str:
+    """Say what asks about the rest, or tells whether anything is still missing."""
+    rest = done.counts[LEFT] + done.counts[UNANSWERED]
+    if rest:
+        return f"sms-receipts reconcile with the same flags, which asks about the other {rest:,}"
     first = options.first or _beijing_day(as_of - timedelta(days=QUERY_DAYS))
     last = options.last or _beijing_day(as_of)
     return f"sms-receipts audit --from={first} --to={last} --dataset={options.job.dataset}"
@@ -216,6 +221,10 @@ def _forgotten(options: ReconcileOptions, as_of: datetime) -> str:
     return ""
 
 
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, datetime.min.time(), BEIJING)
+
+
 def _beijing_day(moment: datetime) -> date:
     return moment.astimezone(BEIJING).date()
 
@@ -225,12 +234,12 @@ def _ask(
     directory: str,
     clock: Callable[[], datetime],
     say: Callable[[str], None],
-) -> Mapping[str, int]:
+) -> Counter[str]:
     """Run the graph that asks; return its counts and those of the ``questions``."""
     questions = open_questions(options, clock())
     say(f"reconcile: {len(questions):,} sends have no report")
     if not len(questions) or is_stop_requested():
-        return {}
+        return Counter()
     stop_file = os.path.join(directory, "stop")
     asking = Asking(
         endpoint=options.dysmsapi_endpoint,
@@ -253,7 +262,8 @@ def _ask(
                 | "WriteManifest" >> WriteManifest(directory)
             )
         counts = read_manifest(directory).counts
-    return {"questions": len(questions), **counts}
+    counts["questions"] = len(questions)
+    return counts
 
 
 def _process(job: JobSettings, clock: Callable[[], datetime], say: Callable[[str], None]) -> bool:

@@ -49,17 +49,17 @@ def dry_run(
     files = snapshot(dataset)
     counts: Counter[str] = Counter()
     with operators_sentences(dataset):
-        units = failed_units(files, choice)
-        _say_size(units, say)
-        for number, unit in enumerate(units, start=1):
-            try:
+        try:
+            units = failed_units(files, choice)
+            _say_size(units, say)
+            for number, unit in enumerate(units, start=1):
                 for tried in try_again(unit, as_of):
                     counts.update(tried.counts)
-            except FileNotFoundError:
-                raise OutputError(
-                    f"The dataset {dataset} was changed by another process meanwhile: try once more."
-                ) from None
-            say(f"replay: {number:,} of {len(units):,} parts looked at")
+                say(f"replay: {number:,} of {len(units):,} parts looked at")
+        except FileNotFoundError:
+            raise OutputError(
+                f"The dataset {dataset} was changed by another process meanwhile: try once more."
+            ) from None
     return counts
 
 
@@ -100,7 +100,11 @@ def replay(
         counts=manifest.counts,
         added=manifest.files,
         removed=[os.path.relpath(path, catalog.dataset) for _, path in given.carried],
-        archive_files=days_learnt(catalog.archive_days(), manifest.record_days),
+        archive_files=(
+            days_learnt(catalog.archive_days(), manifest.record_days)
+            if manifest.record_days
+            else {}
+        ),
         send_log={},
     )
     catalog.commit(commit, attempt)
@@ -231,11 +235,13 @@ def _row_groups(files: Iterable[FailedFile]) -> Iterator[_Part]:
 
 def _units(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
     unit: list[_Part] = []
+    rows = 0
     for part in parts:
         unit.append(part)
-        if sum(rows for _, _, rows in unit) >= _ROWS_PER_UNIT:
+        rows += part[2]
+        if rows >= _ROWS_PER_UNIT:
             yield unit
-            unit = []
+            unit, rows = [], 0
     if unit:
         yield unit
 

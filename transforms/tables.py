@@ -6,6 +6,7 @@ say which version of which contract its rows have (``sms_receipts.contract``,
 ``sms_receipts.schema_fingerprint``).
 """
 
+import errno
 import os
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -90,6 +91,8 @@ def reading(path: str) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the file is not there, or the disk is broken: the system says so itself
+        if isinstance(error, FileNotFoundError):  # read_table says it without the system's words
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
         raise TableFileError(
             f"The file {path} of the dataset is damaged ({type(error).__name__}): restore it from a copy, "
             "or recompute its day with sms-receipts backfill."

@@ -1,5 +1,6 @@
 """Answers of QuerySendDetails, as they are archived and read back."""
 
+import json
 from datetime import datetime, timezone
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from schemas.contracts import contract
 from tests.decode.samples import FAILED_AT
 from transforms.decode import DecodedMessages, decode_messages
-from transforms.decode_query import Question, query_message
+from transforms.decode_query import Question, asked_key, query_message
 from transforms.keys import event_id
 
 ASKED_AT = datetime(2026, 11, 2, 4, tzinfo=timezone.utc)
@@ -111,6 +112,24 @@ def test_what_is_no_answer_is_a_failed_event(body: bytes, reason: str) -> None:
     (failed,) = outcome.failed.to_pylist()
     assert (failed["reason"], failed["schema_name"]) == (reason, "query_answer")
     assert outcome.answers.num_rows == outcome.reports.num_rows == 0
+
+
+def test_a_refusal_is_an_answer_without_a_report() -> None:
+    message = query_message(QUESTION, [], ASKED_AT, refusal="isv.MOBILE_NUMBER_ILLEGAL")
+    outcome = decoded_body(message.body)
+    assert outcome.answers.column("answer").to_pylist() == ["refused"]
+    assert outcome.reports.num_rows == outcome.failed.num_rows == 0
+
+
+@pytest.mark.parametrize("details", [[], [DELIVERED], [{"SendStatus": 4}], ["no row"]])
+def test_whom_an_answer_is_about_is_told_even_if_it_cannot_be_used(details: list[Any]) -> None:
+    body = query_message(QUESTION, [], ASKED_AT).body.replace(b"[]", json.dumps(details).encode())
+    assert asked_key(body) == QUESTION[:2]
+
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b'{"biz_id": "1"}', b"\xff"])
+def test_what_is_no_answer_is_about_nobody(body: bytes) -> None:
+    assert asked_key(body) is None
 
 
 def test_every_asking_is_a_message_of_its_own() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,17 @@ FLAGS = (
     "--carrier_silent_rate=0.1",
     "--carrier_failure_rate=0.2",
 )
+
+
+_SECS = 50.0
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + _SECS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Past:
@@ -83,6 +98,17 @@ class History:
 
     def reconcile(self, *flags: str) -> Reconciled:
         return reconcile(self.options(*flags), utc_now, self.said.append)
+
+    def follow(self, *flags: str, until: Callable[[Sequence[str]], bool]) -> Reconciled:
+        """``--follow`` until something was said, then SIGTERM."""
+
+        def say(line: str) -> None:
+            self.said.append(line)
+            if until(self.said):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        options = self.options("--follow", "--every_secs=0.2", *flags)
+        return reconcile(options, utc_now, say)
 
     def audit(self, *flags: str) -> Audit:
         today = utc_now().astimezone(BEIJING).date()

@@ -88,6 +88,13 @@ def test_the_future_cannot_be_audited(history: History) -> None:
         history.audit(f"--to={TODAY + timedelta(days=2)}")
 
 
+def test_an_account_that_may_not_send_abroad_is_audited(history: History) -> None:
+    history.past.set_rules({"fault": "refusal", "code": "isv.PRODUCT_UN_SUBSCRIPT", "skip": 1})
+    with pytest.raises(OperatorError, match="There is no dataset"):
+        history.audit()
+    assert history.past.calls() == 2
+
+
 def test_a_moment_of_trouble_is_waited_out(history: History) -> None:
     history.past.set_rules({"fault": "throttling", "times": 1})
     with pytest.raises(OperatorError, match="There is no dataset"):

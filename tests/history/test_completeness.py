@@ -65,9 +65,9 @@ def silent(
     dataset: Path, since: datetime, until: datetime, left_out: tuple[str, ...] = ()
 ) -> list[str]:
     keys = pa.table({"biz_id": left_out, "phone_number": [PHONE] * len(left_out)}, schema=KEYS)
-    found = silent_sends(dataset, FIRST, None, since=since, until=until, left_out=keys)
+    found = silent_sends(dataset, since, until, keys)
     assert found.column_names == ["biz_id", "phone_number", "requested_at"]
-    return found["biz_id"].to_pylist()
+    return [str(biz_id) for biz_id in found["biz_id"].to_pylist()]
 
 
 def test_sends_without_a_report_are_listed_oldest_first(dataset: Path) -> None:

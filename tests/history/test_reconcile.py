@@ -23,7 +23,7 @@ from pipeline.errors import (
     OperatorError,
     OutputError,
 )
-from pipeline.reconcile import next_step, open_questions, plan, summary
+from pipeline.reconcile import Reconciled, next_step, open_questions, plan, summary
 from tests.history.past import AWAITING, DELIVERED, FAILED, SMS, History
 from tests.job.oracle import archived_messages
 from transforms.manifest import WriteManifest, read_manifest
@@ -151,9 +151,12 @@ def test_only_the_days_asked_for_are_asked_about(history: History) -> None:
     first = min(days)
     chosen = [f"--from={first}", f"--to={first}"]
     assert len(open_questions(history.options(*chosen), now)) == days[first] < SMS
-    assert next_step(history.options(*chosen), now).startswith(
-        f"sms-receipts audit --from={first} --to={first} --dataset="
+    done = Reconciled(Counter(), is_processed=True)
+    assert next_step(history.options(*chosen), done, now) == (
+        f"sms-receipts audit --from={first} --to={first} --dataset={history.dataset}"
     )
+    done = Reconciled(Counter(left=1, unanswered=2), is_processed=True)
+    assert next_step(history.options(*chosen), done, now).endswith("asks about the other 3")
     young = len(open_questions(history.options("--after_secs=86400"), now))
     assert 0 < young < SMS
 

@@ -1,11 +1,12 @@
 """``sms-receipts reconcile`` as an operator uses it: killed, stopped, tried dry."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from pipeline.__main__ import main
-from tests.history.past import AWAITING, DELIVERED, FAILED, SMS, History
+from tests.history.past import AWAITING, DELIVERED, FAILED, SMS, History, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -19,7 +20,7 @@ def counts_of(out: str) -> dict[str, int]:
 def test_after_kill_9_nothing_is_asked_twice_that_the_archive_has(history: History) -> None:
     # Slow enough to be in the middle when the first answers are archived.
     with history.start("--qps=8") as killed:
-        killed.wait_for(rf"reconcile: [1-9]\d* of {SMS} answered")
+        wait_until(history.archived_answers)
         killed.process.kill()
         killed.process.wait()
     archived = history.archived_answers()
@@ -37,8 +38,7 @@ def test_after_kill_9_nothing_is_asked_twice_that_the_archive_has(history: Histo
 def test_sigterm_stops_the_asking_at_once_and_the_rest_is_left(history: History) -> None:
     with history.start("--follow", "--qps=4") as following:
         following.wait_for(f"reconcile: {SMS} sends have no report")
-        while not history.past.calls():
-            pass
+        wait_until(history.past.calls)
         stopped = following.stop()
 
     assert stopped.exit_code == 0, stopped.err
@@ -54,32 +54,26 @@ def test_sigterm_stops_the_asking_at_once_and_the_rest_is_left(history: History)
 
 
 def test_who_follows_asks_again_and_again_about_what_is_new(history: History) -> None:
-    with history.start("--follow", "--every_secs=0.5") as following:
-        following.wait_for(f"reconcile: {SMS} sends have no report")
-        following.wait_for("reconcile: 0 sends have no report")
-        following.wait_for("reconcile: 0 sends have no report")
-        stopped = following.stop()
-
-    assert stopped.exit_code == 0, stopped.err
-    counts = counts_of(stopped.out)
+    nothing_new = "reconcile: 0 sends have no report"
+    done = history.follow(until=lambda said: said.count(nothing_new) == 2)
+    counts = done.counts
     assert counts["questions"] == counts["calls"] == history.past.calls() == SMS
-    assert (counts["delivered"], counts["failed"], counts["awaiting"]) == (
-        DELIVERED,
-        FAILED,
-        AWAITING,
-    )
+    assert (counts["delivered"], counts["failed"]) == (DELIVERED, FAILED)
+    assert done.is_processed
     assert len(history.tables().current()) == DELIVERED + FAILED
 
 
 def test_an_outage_of_the_api_is_waited_out_by_who_follows(history: History) -> None:
-    with history.start("--follow", "--every_secs=0.5", "--again_after_secs=0") as following:
-        following.wait_for(rf"an epoch of {SMS} messages")
-        following.wait_for(f"reconcile: {AWAITING} sends have no report")
-        history.past.set_rules({"fault": "reset_before"})
-        following.wait_for("No usable answer comes from .* run this again")
-        history.past.set_rules()
-        following.wait_for(rf"an epoch of {AWAITING} messages")
-        assert following.stop().exit_code == 0
+    def until(said: Sequence[str]) -> bool:
+        if said[-1] == f"reconcile: an epoch of {SMS} messages and 0 sends":
+            history.past.set_rules({"fault": "reset_before"})
+        if "run this again" in said[-1]:
+            history.past.set_rules()
+        return said[-1] == f"reconcile: an epoch of {AWAITING} messages and 0 sends"
+
+    done = history.follow("--again_after_secs=0", until=until)
+    assert [line for line in history.said if "No usable answer comes from" in line]
+    assert done.counts["awaiting"] == 2 * AWAITING
 
 
 def test_a_dry_run_and_a_wrong_flag(history: History, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.catalog import Catalog
 from pipeline.epochs import NewInput, epoch_input, run_bounded_graph
-from pipeline.errors import AlreadyRunningError
-from pipeline.replay import failed_units, snapshot
+from pipeline.errors import AlreadyRunningError, OutputError
+from pipeline.replay import dry_run, failed_units, snapshot
 from schemas.records import MnsMessage
 from tests.history.failed_job import FailedJob
 from tests.job.oracle import BEIJING, Rows
@@ -314,3 +314,16 @@ def test_the_command_tells_first_and_does_then(
     assert f"Next: sms-receipts report --sql=failed_events --dataset {job.dataset}" in done
     assert "Nothing was changed" in none
     assert job.open_events() == {"poison": 2}
+
+
+def test_a_dry_run_whose_files_another_process_merged_says_so(job: FailedJob) -> None:
+    job.fail(poison())
+
+    def merge(_: str) -> None:
+        for path in job.dataset.rglob("*.parquet"):
+            path.unlink()
+
+    with pytest.raises(
+        OutputError, match="was changed by another process meanwhile: try once more"
+    ):
+        dry_run(str(job.dataset), Choice(), LATER, merge)

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,9 +19,8 @@ pytestmark = pytest.mark.integration
 TODAY = utc_now().astimezone(BEIJING).date()
 
 
-def asked(past: Past, **given: Any) -> list[Any]:
-    send = {"biz_id": "1^0", "phone_number": "13800000001", "day": TODAY} | given
-    return list(SmsApi(past.emulator.url).send_details(**send))
+def asked(past: Past, phone_number: str = "13800000001") -> list[Mapping[str, Any]]:
+    return SmsApi(past.emulator.url).send_details("1^0", phone_number, TODAY)
 
 
 def refused(past: Past, error: type[Exception], **rule: Any) -> str:
@@ -96,7 +96,7 @@ def test_what_only_the_operator_can_mend_is_a_sentence_with_the_fix(
 
 def test_a_number_that_is_none_is_a_refusal_of_this_question(past: Past) -> None:
     with pytest.raises(RefusedQuestionError, match="isv.MOBILE_NUMBER_ILLEGAL"):
-        asked(past, phone_number="12")
+        asked(past, "12")
 
 
 def test_wrong_keys(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
