@@ -2,11 +2,18 @@
 # The main job on this machine, with nobody's account: an emulator of Alibaba's services with three days of
 # SMS traffic on its queues, the production command that reads them, and the report.
 # Flags are handed to the job, e.g. ./run_local.sh --join_patience_secs=3600. SMS=20000 sends more.
+#
+# ./run_local.sh outage: the job is down for six hours, the queues forget, and Alibaba is asked for what is lost.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 # shellcheck source=setup_venv.sh
 source ./setup_venv.sh "."
+
+if [ "${1:-}" = outage ]; then
+  shift
+  exec python -m benchmarks.outage "$@"
+fi
 
 data=.sms-receipts/local
 mkdir -p "$data"
@@ -41,5 +48,6 @@ Try next (after: source .venv/bin/activate):
   sms-receipts backfill --from=$(date -u -d '-1 day' +%F 2>/dev/null || date -u -v-1d +%F) --to=$(date -u +%F) \\
     --archive=$data/archive --send_log=$data/send_log --dataset=$data/dataset
   SMS=100000 ./run_local.sh      # more of it, into the same tables
+  ./run_local.sh outage          # what a long outage loses, and how it is found again
 README.md says how to read the queues of an account, and how to try that against an emulator that stays.
 TXT

@@ -41,6 +41,7 @@ setup(
         "httptools>=0.6,<1",
         "alibabacloud_credentials>=1.0,<2",
         "alibabacloud_dybaseapi20170525>=1.0.1,<2",
+        "alibabacloud_dysmsapi20170525>=4.6,<5",
         "alibabacloud_tea_openapi>=0.4.6,<1",
         "alibabacloud_tea_util>=0.3.15,<1",
         "alibabacloud_tea>=0.4.3,<1",
@@ -59,7 +60,6 @@ setup(
             "aliyun-mns-sdk>=1.2,<2",
             "aliyun-python-sdk-dybaseapi>=1.0.8,<2",
             "aliyun-python-sdk-dysmsapi>=2.1.2,<3",
-            "alibabacloud_dysmsapi20170525>=4.1,<5",
         ],
         # What benchmarks/ compares with.
         "benchmark": ["polars>=2.1,<3", "aliyun-mns-sdk>=1.2,<2"],

@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 CATALOG_FILE: Final = "catalog.sqlite"
 # A file that was just committed may still stand below here, in the directory of the attempt that wrote it.
 STAGING_DIRECTORY: Final = "_staging"
+# The latest layout of the catalog that this version knows; the job counts it as SQLite's user_version.
+_LATEST_LAYOUT: Final = 1
 
 
 class DatasetError(Exception):
@@ -46,7 +48,7 @@ def read_snapshot(dataset: Path) -> Snapshot:
 
     Raises:
         DatasetError: there is no dataset at that place, no epoch was ever committed, the catalog is no
-            catalog, or a file that it names is gone.
+            catalog or one of a later version, or a file that it names is gone.
     """
     if not (dataset / CATALOG_FILE).is_file():
         raise DatasetError(
@@ -105,6 +107,12 @@ def _read_catalog(
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")
+            (layout,) = connection.execute("PRAGMA user_version").fetchone()
+            if layout > _LATEST_LAYOUT:
+                raise DatasetError(
+                    f"The dataset at {file.parent} was written by a later version of sms-receipts: "
+                    "ask that version."
+                )
             epoch = connection.execute(
                 "SELECT epoch, as_of_ms FROM epochs ORDER BY epoch DESC LIMIT 1"
             ).fetchone()

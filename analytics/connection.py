@@ -10,7 +10,7 @@ import duckdb
 
 from analytics.catalog import DataFile, DatasetError, Snapshot, read_snapshot
 from analytics.questions import SETUP, read_sql
-from schemas.contracts import contract
+from schemas.contracts import Contract, contract
 
 # The dataset's tables and the contract of their rows.
 TABLES: Final[Mapping[str, str]] = {
@@ -21,11 +21,14 @@ TABLES: Final[Mapping[str, str]] = {
     "failed_sends": "failed_event",
     "open_sends": "send_log_entry",
     "waiting_reports": "delivery_report",
+    "query_answers": "query_answer",
 }
 
 # Rows of one SMS may stand on neighbouring days (the request and the send, a report and its correction).
 # Files this far outside of the days asked about are read too, so that corrections are never missed.
 _MARGIN: Final = timedelta(days=3)
+# A send log entry that fails again does so on another day, any time later.
+_UNBOUNDED: Final = frozenset(("failed_sends",))
 
 
 def connect(
@@ -64,17 +67,31 @@ def open_snapshot(
     snapshot: Snapshot, first_day: date | None, last_day: date | None, sql_dir: Path | None
 ) -> duckdb.DuckDBPyConnection:
     """As :func:`connect`, of a snapshot that was read before."""
+    connection = open_tables(snapshot, first_day, last_day)
+    try:
+        for name in SETUP:
+            connection.execute(read_sql(name, sql_dir))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_tables(
+    snapshot: Snapshot, first_day: date | None, last_day: date | None
+) -> duckdb.DuckDBPyConnection:
+    """As :func:`open_snapshot`, but without the views, which look at every report of the days."""
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone = 'UTC'")
         for table, contract_name in TABLES.items():
-            files = _near(snapshot.files.get(table, ()), first_day, last_day)
+            files = snapshot.files.get(table, ())
+            if table not in _UNBOUNDED:
+                files = _near(files, first_day, last_day)
             _create_table(connection, table, contract_name, files)
         connection.execute("SET VARIABLE first_day = CAST(? AS DATE)", [first_day])
         connection.execute("SET VARIABLE last_day = CAST(? AS DATE)", [last_day])
         connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [snapshot.as_of])
-        for name in SETUP:
-            connection.execute(read_sql(name, sql_dir))
     except BaseException:
         connection.close()
         raise
@@ -84,15 +101,14 @@ def open_snapshot(
 def _create_table(
     connection: duckdb.DuckDBPyConnection, table: str, contract_name: str, files: Sequence[DataFile]
 ) -> None:
+    columns = connection.from_arrow(contract(contract_name).arrow.empty_table())
     if not files:
-        columns = contract(contract_name).arrow.empty_table()
-        connection.from_arrow(columns).create(table)
+        columns.create(table)
         return
     paths = [str(file.path) for file in files]
     try:
-        # By name, so that files from before a field was added to the contract still answer.
         rows = connection.read_parquet(paths, union_by_name=True, hive_partitioning=False)
-        rows.create_view(table)
+        _complete(rows, columns, contract(contract_name)).create_view(table)
     except duckdb.IOException:
         raise  # a commit may have moved or removed a file: a newer snapshot knows
     except duckdb.Error as error:
@@ -100,6 +116,22 @@ def _create_table(
             f"A file of the table {table} is no Parquet file any more ({type(error).__name__}): "
             "restore it, or recompute its day with `sms-receipts backfill`."
         ) from error
+
+
+def _complete(
+    rows: duckdb.DuckDBPyRelation, columns: duckdb.DuckDBPyRelation, version: Contract
+) -> duckdb.DuckDBPyRelation:
+    """Give the present columns to rows of earlier versions: as ``Contract.complete`` does, with defaults."""
+    complete = []
+    for name, kind in zip(columns.columns, columns.types, strict=True):
+        column, value = duckdb.ColumnExpression(name), version.default(name)
+        default = duckdb.ConstantExpression({} if value == [] else value).cast(kind)
+        if name not in rows.columns:
+            column = default.alias(name)
+        elif value is not None:
+            column = duckdb.CoalesceOperator(column, default).alias(name)
+        complete.append(column)
+    return rows.select(*complete)
 
 
 def _near(

@@ -19,7 +19,9 @@ _ORDER: Final = (
     "replies",
     "open_sends",
     "unreported_sends",
+    "query_answers",
     "failed_events",
+    "unknown_fields",
 )
 
 _COMMENT: Final = "--"

@@ -19,10 +19,13 @@ from pipeline.memory import choose_allocator
 _USAGE: Final = """\
 usage: sms-receipts COMMAND [FLAGS]     (COMMAND --help explains the flags)
 
-  run       take messages off the queues and turn them into tables
-  report    answer questions from the tables
-  backfill  recompute days from the archive and the send log
-  emulator  serve the queues and the SMS API on this machine, for trials and tests
+  run        take messages off the queues and turn them into tables
+  report     answer questions from the tables
+  reconcile  ask Alibaba about the sends that no report has come for
+  audit      compare the tables with Alibaba's own totals of each day
+  backfill   recompute days from the archive and the send log
+  replay     try failed events again
+  emulator   serve the queues and the SMS API on this machine, for trials and tests
 """
 
 
@@ -30,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0 done; 1 a bug; 2 something that the operator can mend, as the printed sentence
-        says; 130 stopped by hand.
+        The exit code: 0 done; 1 a bug, or an audit that found gaps; 2 something that the operator can mend,
+        as the printed sentence says; 130 stopped by hand.
     """
     command, *flags = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in {"-h", "--help"}:
@@ -86,6 +89,54 @@ def _backfill(flags: Sequence[str]) -> int:
     return 0
 
 
+def _reconcile(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    from pipeline.options_reconcile import reconcile_options
+    from pipeline.reconcile import next_step, plan, reconcile, summary
+
+    options = reconcile_options(flags)
+    if options.dry_run:
+        sys.stdout.write(f"{plan(options, utc_now())}\n")
+        return 0
+    done = reconcile(options, utc_now, _say)
+    sys.stdout.write(f"\n{summary(done)}\n")
+    if done.counts and not done.is_processed:
+        sys.stdout.write(
+            "The answers are in the archive: the running job, or the next one, brings them into the tables.\n"
+        )
+    sys.stdout.write(f"Next: {next_step(options, done, utc_now())}\n")
+    return 0
+
+
+def _audit(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    from pipeline.audit import audit, document, text
+    from pipeline.options_reconcile import audit_options
+
+    options = audit_options(flags)
+    audited = audit(options, utc_now)
+    sys.stdout.write(f"{document(audited) if options.json else text(audited)}\n")
+    return 1 if audited.gaps else 0
+
+
+def _replay(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    from pipeline.catalog import Catalog
+    from pipeline.options_replay import replay_options
+    from pipeline.replay import dry_run, replay, replay_summary, require_dataset
+
+    options = replay_options(flags)
+    dataset, choice = options.job.dataset, options.choice
+    if options.is_applied:
+        require_dataset(dataset)
+        with Catalog(dataset, utc_now) as catalog:
+            counts = replay(catalog, options.job, choice, utc_now(), _say)
+    else:
+        counts = dry_run(dataset, choice, utc_now(), _say)
+    sys.stdout.write(f"\n{replay_summary(counts, dataset, is_applied=options.is_applied)}\n")
+    return 0
+
+
 def _report(flags: Sequence[str]) -> int:
     from analytics.report import main as report
 
@@ -103,7 +154,10 @@ def _emulator(flags: Sequence[str]) -> int:
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "run": _run,
     "report": _report,
+    "reconcile": _reconcile,
+    "audit": _audit,
     "backfill": _backfill,
+    "replay": _replay,
     "emulator": _emulator,
 }
 

@@ -28,7 +28,11 @@ STAGING: Final = "_staging"
 _FILE_NAME: Final = "catalog.sqlite"
 _LOCK_NAME: Final = "_lock"
 
-_LAYOUT: Final = """
+# How the layout came to be, a script for each step: a catalog takes those that it lacks when it is opened,
+# and its user_version counts those that it has. Released scripts stay as they are; a change is a new script.
+# A catalog of 0.1.0 has the tables of the first, but did not count.
+_LAYOUTS: Final = (
+    """
 CREATE TABLE IF NOT EXISTS epochs (
     epoch INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,               -- run | backfill | compact
@@ -56,7 +60,8 @@ CREATE TABLE IF NOT EXISTS send_log_files (
     consumed INTEGER NOT NULL,        -- bytes that are in the dataset
     tail TEXT NOT NULL                -- digest of the last of them
 );
-"""
+""",
+)
 
 
 class DataFile(NamedTuple):
@@ -68,7 +73,10 @@ class DataFile(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """What one epoch changes, all at once; ``removed`` files leave the dataset."""
+    """What one epoch changes, all at once; ``removed`` files leave the dataset.
+
+    ``kind`` is run, backfill, replay or compact.
+    """
 
     kind: str
     as_of_ms: int
@@ -91,7 +99,7 @@ class Catalog:
 
     Raises:
         AlreadyRunningError: another process writes to the dataset.
-        OutputError: the directory cannot be written.
+        OutputError: the directory cannot be written, or a later version of the program wrote the dataset.
     """
 
     def __init__(self, dataset: str, clock: Callable[[], datetime]) -> None:
@@ -116,7 +124,7 @@ class Catalog:
             )
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_LAYOUT)
+            self._bring_up_to_date()
             self._finish_commits()
             self._opened = opened.pop_all()
         return self
@@ -204,7 +212,9 @@ class Catalog:
                 ],
             )
             transaction.executemany(
-                "INSERT OR REPLACE INTO archive_files VALUES (?, ?, ?)",
+                # Of a file that was read before, a replay may learn that its records have more days.
+                "INSERT INTO archive_files VALUES (?, ?, ?)"
+                " ON CONFLICT (path) DO UPDATE SET days = excluded.days",
                 [(path, epoch, json.dumps(days)) for path, days in commit.archive_files.items()],
             )
             transaction.executemany(
@@ -213,6 +223,18 @@ class Catalog:
             )
         self._finish_commits(attempt)
         return int(epoch)
+
+    def _bring_up_to_date(self) -> None:
+        """Take the steps of the layout that this catalog lacks, each one whole or not at all."""
+        (taken,) = self._database.execute("PRAGMA user_version").fetchone()
+        if taken > len(_LAYOUTS):
+            raise OutputError(
+                f"The dataset {self.dataset} was written by a later version of sms-receipts (its catalog has "
+                f"layout {taken}, this version knows up to {len(_LAYOUTS)}): use that version; nothing was "
+                "changed."
+            )
+        for number, script in enumerate(_LAYOUTS[taken:], start=taken + 1):
+            self._database.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
 
     def _finish_commits(self, attempt: str | None = None) -> None:
         """Move committed files to their place; forget attempts that were never committed."""

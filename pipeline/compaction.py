@@ -25,6 +25,7 @@ _GROWING: Final = (
     tables.UNREPORTED_SENDS,
     tables.FAILED_EVENTS,
     tables.FAILED_SENDS,
+    tables.QUERY_ANSWERS,
 )
 
 

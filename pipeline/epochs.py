@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.catalog import Catalog, Commit
 from pipeline.errors import OutputError
-from pipeline.graph import BoundedInput, bounded_graph
+from pipeline.graph import BoundedInput, bounded_graph, replay_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import consumed_up_to, send_log_slices
@@ -32,6 +32,7 @@ from transforms.intake import Scope
 from transforms.manifest import Manifest, read_manifest
 from transforms.match import Patience
 from transforms.moments import DAY_MS, day_name, to_ms
+from transforms.replay import FailedUnit
 from transforms.send_log import SendLogSlice
 from transforms.settle import Settling
 from transforms.tables import NOTHING_WRITTEN, Written
@@ -80,14 +81,15 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class NewInput:
-    """What no epoch has read yet."""
+    """What no epoch has read yet; or failed events to read again, and nothing else."""
 
     archive_files: Sequence[ArchiveFile]
     send_log: Sequence[SendLogSlice]
+    failed: Sequence[FailedUnit] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
-        return bool(self.archive_files or self.send_log)
+        return bool(self.archive_files or self.send_log or self.failed)
 
     @property
     def messages(self) -> int:
@@ -176,13 +178,7 @@ def run_epoch(
         OutputError: the dataset cannot be written; nothing was committed.
         LedgerError: the counts do not add up; nothing was committed.
     """
-    carried = [(table.name, file.path) for table in _CARRIED for file in catalog.files(table.name)]
-    given = RunInput(
-        new=new,
-        as_of=as_of,
-        carried=[(table, catalog.absolute(path)) for table, path in carried],
-        past=catalog.written(),
-    )
+    given = epoch_input(catalog, new, as_of)
     attempt = uuid.uuid4().hex
     manifest = run_bounded_graph(catalog.staging(attempt), settings, given)
     commit = Commit(
@@ -190,7 +186,7 @@ def run_epoch(
         as_of_ms=to_ms(as_of),
         counts=manifest.counts,
         added=manifest.files,
-        removed=[path for _, path in carried],
+        removed=[os.path.relpath(path, catalog.dataset) for _, path in given.carried],
         archive_files={
             os.path.relpath(path, settings.archive): days
             for path, days in manifest.archive_days.items()
@@ -199,6 +195,16 @@ def run_epoch(
     )
     catalog.commit(commit, attempt)
     return manifest.counts
+
+
+def epoch_input(catalog: Catalog, new: NewInput, as_of: datetime) -> RunInput:
+    """What an epoch works on: what is new, what waits, and what is written already."""
+    carried = [
+        (table.name, catalog.absolute(file.path))
+        for table in _CARRIED
+        for file in catalog.files(table.name)
+    ]
+    return RunInput(new, as_of, carried, catalog.written())
 
 
 def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> Manifest:
@@ -219,16 +225,18 @@ def run_bounded_graph(staging: str, settings: JobSettings, given: RunInput) -> M
     graph_input = BoundedInput(
         units=list(_units(given.new.archive_files)),
         send_log=given.new.send_log,
+        failed=given.new.failed,
         carried=given.carried,
     )
     with operators_sentences(settings.dataset):
         os.makedirs(spill, exist_ok=True)
         with beam.Pipeline(options=PipelineOptions(list(settings.beam_args))) as pipeline:
-            bounded_graph(pipeline, graph_input, scope, settling)
+            graph = replay_graph if given.new.failed else bounded_graph
+            graph(pipeline, graph_input, scope, settling)
         manifest = read_manifest(staging)
         shutil.rmtree(spill)
     require_balance(manifest.counts)
-    if manifest.counts["messages"] != given.new.messages:
+    if manifest.counts["messages"] != given.new.messages + manifest.counts["chosen/failed_events"]:
         raise LedgerError(
             f"The archive files' names promise {given.new.messages} messages, but "
             f"{manifest.counts['messages']} were counted. Nothing was committed; this is a bug of "
@@ -284,5 +292,6 @@ def _bucket_count(given: RunInput) -> int:
         for part in given.new.send_log
     )
     waiting: int = sum(tables.read_metadata(path).num_rows for _, path in given.carried)
-    rows = max(given.new.messages, sends + waiting)
+    failed = sum(unit.rows for unit in given.new.failed)
+    rows = max(given.new.messages + failed, sends + waiting)
     return max(1, math.ceil(rows / _ROWS_PER_BUCKET))

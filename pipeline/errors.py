@@ -13,7 +13,9 @@ SmsReceiptsError
 │   └── LandingProcessError  a process that landed for this one was killed
 ├── TransientError         worth another try; never reaches the operator on its own
 │   ├── UnreachableError   no answer came (mns/transport.py)
-│   └── ServiceFaultError  a service answered that it cannot do it now (mns/faults.py)
+│   ├── ServiceFaultError  a service answered that it cannot do it now (mns/faults.py)
+│   ├── NoAnswerError      no usable answer came from the SMS API (sms_api.py)
+│   └── ThrottledError     the SMS API takes no more calls for now (sms_api.py)
 └── LedgerError            the counts do not add up: a bug (ledger.py)
 """
 

@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from transforms.intake import DecodeArchive, DecodeSendLog, LoadCarried, LoadPast, Scope
+from transforms.intake import (
+    DecodeArchive,
+    DecodeFailed,
+    DecodeSendLog,
+    Intake,
+    LoadCarried,
+    LoadPast,
+    Scope,
+)
 from transforms.manifest import WriteManifest, counts_note
+from transforms.replay import FailedUnit
 from transforms.send_log import SendLogSlice
 from transforms.settle import SettleBuckets, Settling
 
@@ -18,29 +27,52 @@ class BoundedInput:
     Attributes:
         units: archive files, several to a unit of work.
         send_log: slices of the send log.
+        failed: failed events to try again, for :func:`replay_graph`.
         carried: files of open sends and waiting reports, as ``(table, path)``.
     """
 
     units: Sequence[Sequence[str]]
     send_log: Sequence[SendLogSlice]
+    failed: Sequence[FailedUnit]
     carried: Sequence[tuple[str, str]]
 
 
 def bounded_graph(
     pipeline: beam.Pipeline, given: BoundedInput, scope: Scope, settling: Settling
 ) -> None:
-    """Archive files and send log to tables: decode, bring together, match, write, report."""
+    """Archive files and send log to tables."""
     units = pipeline | "ArchiveFiles" >> beam.Create(given.units, reshuffle=True)
     archived = units | "DecodeArchive" >> DecodeArchive(scope)
 
     parts = pipeline | "SendLogSlices" >> beam.Create(given.send_log, reshuffle=True)
     logged = parts | "DecodeSendLog" >> DecodeSendLog(scope)
 
-    news = (archived.slices, logged.slices) | "News" >> beam.Flatten()
-    days = (archived.days, logged.days) | "DaysWithNews" >> beam.Flatten()
+    _settle(pipeline, (archived, logged), given.carried, scope, settling)
+
+
+def replay_graph(
+    pipeline: beam.Pipeline, given: BoundedInput, scope: Scope, settling: Settling
+) -> None:
+    """Failed events to tables."""
+    units = pipeline | "FailedEvents" >> beam.Create(given.failed, reshuffle=True)
+    replayed = units | "DecodeFailed" >> DecodeFailed(scope)
+
+    _settle(pipeline, (replayed,), given.carried, scope, settling)
+
+
+def _settle(
+    pipeline: beam.Pipeline,
+    intakes: Sequence[Intake],
+    carried_files: Sequence[tuple[str, str]],
+    scope: Scope,
+    settling: Settling,
+) -> None:
+    """What was decoded, bring together with what is there; match, write, report."""
+    news = tuple(intake.slices for intake in intakes) | "News" >> beam.Flatten()
+    days = tuple(intake.days for intake in intakes) | "DaysWithNews" >> beam.Flatten()
     past = days | "LoadPast" >> LoadPast(scope, news)
 
-    files = pipeline | "CarriedFiles" >> beam.Create(given.carried, reshuffle=True)
+    files = pipeline | "CarriedFiles" >> beam.Create(carried_files, reshuffle=True)
     carried = files | "LoadCarried" >> LoadCarried(scope)
 
     slices = (news, past, carried) | "Slices" >> beam.Flatten()
@@ -48,5 +80,6 @@ def bounded_graph(
 
     # A run without any input is a run, too, and its manifest says so.
     ran = pipeline | "Ran" >> beam.Create([counts_note({})])
-    notes = (ran, archived.notes, logged.notes, settled) | "Notes" >> beam.Flatten()
+    noted = (intake.notes for intake in intakes)
+    notes = (ran, *noted, settled) | "Notes" >> beam.Flatten()
     notes | "WriteManifest" >> WriteManifest(settling.staging)

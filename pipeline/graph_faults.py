@@ -12,7 +12,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from pipeline.beam_log import unlogged
-from pipeline.errors import OperatorError, OutputError, SendLogError
+from pipeline.errors import (
+    CredentialsError,
+    EndpointError,
+    OperatorError,
+    OutputError,
+    SendLogError,
+)
 from transforms.archive import ArchiveFileError
 from transforms.send_log_checks import SendLogFileError
 from transforms.tables import TableFileError
@@ -20,6 +26,10 @@ from transforms.tables import TableFileError
 _SYSTEM_ERROR: Final = re.compile(r"\[Errno (?P<number>\d+)\](?:[^'\n]*'(?P<path>/[^'\n]+)')?")
 # What says itself, in a sentence, what is wrong with which file.
 _SENTENCES: Final = {
+    **{
+        error.__name__: error
+        for error in (OperatorError, CredentialsError, EndpointError, OutputError)
+    },
     SendLogFileError.__name__: SendLogError,
     ArchiveFileError.__name__: OutputError,
     TableFileError.__name__: OutputError,

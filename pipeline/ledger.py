@@ -59,11 +59,35 @@ BALANCES: Final = (
         ("rows/inbound_sms", "duplicate_inbound", "other_days/inbound"),
     ),
     Balance(
-        "failed events",
-        ("failed_messages", "damaged_parts"),
-        ("rows/failed_events", "duplicate_failed", "other_days/failed", "damaged_messages"),
+        "query answers",
+        ("query_answers",),
+        ("rows/query_answers", "duplicate_answers", "other_days/answers"),
     ),
-    Balance("failed sends", ("failed_sends",), ("rows/failed_sends", "other_days/failed_sends")),
+    # A replay that succeeds has a row, too; one that fails just as the replay before it did has none.
+    Balance(
+        "failed events",
+        ("failed_messages", "damaged_parts", "succeeded/failed_events"),
+        (
+            "rows/failed_events",
+            "duplicate_failed",
+            "other_days/failed",
+            "damaged_messages",
+            "failed_as_before/failed_events",
+        ),
+    ),
+    Balance(
+        "failed sends",
+        ("failed_sends", "succeeded/failed_sends"),
+        ("rows/failed_sends", "other_days/failed_sends", "failed_as_before/failed_sends"),
+    ),
+    *(
+        Balance(
+            f"replayed {table}",
+            (f"chosen/{table}",),
+            (f"succeeded/{table}", f"failed_again/{table}", f"failed_as_before/{table}"),
+        )
+        for table in ("failed_events", "failed_sends")
+    ),
 )
 
 

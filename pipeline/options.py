@@ -20,7 +20,7 @@ from transforms.breaker import DEFAULT_LIMIT, FailureLimit
 from transforms.moments import day_number
 
 _DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
-_DEFAULT_DATASET: Final = ".sms-receipts/dataset"
+DEFAULT_DATASET: Final = ".sms-receipts/dataset"
 _MOST_LANDING_PROCESSES: Final = 64
 _HIGHEST_PORT: Final = 65_535
 _PATIENCE_SECS: Final = 72 * 3600
@@ -84,7 +84,7 @@ def run_options(argv: Sequence[str]) -> RunOptions:
     Raises:
         OperatorError: a flag is wrong or missing.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="sms-receipts run",
         description="Take messages off the queues, archive and acknowledge them, and turn the archive "
         "into tables. Account keys come from Alibaba's credential chain, e.g. the environment variables "
@@ -132,7 +132,7 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         metavar="[HOST:]PORT",
         help="serve metrics for Prometheus there; HOST is 127.0.0.1 unless given, PORT 0 is any free one",
     )
-    _add_job_flags(parser)
+    add_job_flags(parser)
     queues = parser.add_argument_group("queues")
     for setting in fields(MnsSettings):
         flag = setting.name if setting.name.endswith("_endpoint") else f"mns_{setting.name}"
@@ -160,7 +160,7 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         raise OperatorError(f"{error}.") from None
     return RunOptions(
         mns=mns,
-        job=_job_settings(flags, beam_args),
+        job=job_settings(flags, beam_args),
         follow=flags.follow,
         epoch_secs=flags.epoch_secs,
         landing_processes=flags.landing_processes,
@@ -175,7 +175,7 @@ def backfill_options(argv: Sequence[str]) -> BackfillOptions:
     Raises:
         OperatorError: a flag is wrong or missing.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="sms-receipts backfill",
         description="Recompute days from the archive and the send log, and replace their partitions.",
         epilog="Every other flag is Beam's: --runner=FlinkRunner --flink_master=host:8081, say.",
@@ -185,34 +185,36 @@ def backfill_options(argv: Sequence[str]) -> BackfillOptions:
     parser.add_argument(
         "--as_of", help="measure patience against this moment (ISO 8601 with offset; default now)"
     )
-    _add_job_flags(parser)
+    add_job_flags(parser)
     flags, beam_args = parser.parse_known_args(argv)
-    first, last = _day("--from", flags.first), _day("--to", flags.last)
+    first, last = parse_day("--from", flags.first), parse_day("--to", flags.last)
     if last < first:
         raise OperatorError("--to is before --from: swap them.")
     return BackfillOptions(
-        job=_job_settings(flags, beam_args),
+        job=job_settings(flags, beam_args),
         days=range(first, last + 1),
         as_of=_moment("--as_of", flags.as_of) if flags.as_of else None,
     )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Refuses wrong flags as every operator error is refused: one sentence, exit code 2."""
 
-    def __init__(self, prog: str, description: str, epilog: str) -> None:
+    def __init__(self, prog: str, description: str, epilog: str = "") -> None:
         # Abbreviated flags would swallow those that are meant for Beam.
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        """Refuse."""
         raise OperatorError(f"{message}; {self.prog} --help explains the flags.")
 
 
-def _add_job_flags(parser: argparse.ArgumentParser) -> None:
+def add_job_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where archive, tables and send log are, and who runs the graph."""
     parser.add_argument(
         "--archive", default=_DEFAULT_ARCHIVE, help="raw messages (default %(default)s)"
     )
-    parser.add_argument("--dataset", default=_DEFAULT_DATASET, help="tables (default %(default)s)")
+    parser.add_argument("--dataset", default=DEFAULT_DATASET, help="tables (default %(default)s)")
     parser.add_argument("--send_log", help="glob of the send log: .jsonl, .avro or .parquet files")
     parser.add_argument(
         "--join_patience_secs",
@@ -227,7 +229,12 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSettings:
+def job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSettings:
+    """Make settings of those flags, and of all that no command knows: they are Beam's.
+
+    Raises:
+        OperatorError: a flag is wrong.
+    """
     if not 0 <= flags.join_patience_secs <= _LONGEST_PATIENCE_SECS:
         raise OperatorError(f"--join_patience_secs must be 0-{_LONGEST_PATIENCE_SECS} (a year).")
     runner = _SPELLINGS.get(flags.runner, flags.runner)
@@ -284,7 +291,12 @@ def _address(text: str) -> Address:
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
-def _day(flag: str, text: str) -> int:
+def parse_day(flag: str, text: str) -> int:
+    """Read a Beijing day, ``YYYY-MM-DD``, as its number.
+
+    Raises:
+        OperatorError: it is none.
+    """
     try:
         return day_number(date.fromisoformat(text).isoformat())
     except ValueError:

@@ -59,6 +59,7 @@ class _Field:
     arrow: pa.Field
     nullable: bool
     has_default: bool
+    default: Any
     symbols: tuple[str, ...]
 
 
@@ -87,6 +88,10 @@ class Contract:
         """Return the symbols of an enum field, in the schema's order; empty for other fields."""
         return next(known.symbols for known in self._fields if known.name == field)
 
+    def default(self, field: str) -> Any:  # noqa: ANN401 (of any field)
+        """Return what a field is in rows from before it was added, as ``pyarrow.scalar`` takes it."""
+        return next(known.default for known in self._fields if known.name == field)
+
     def require(self, datum: Mapping[str, Any]) -> None:
         """Check one record; a field with a default may be absent.
 
@@ -109,6 +114,28 @@ class Contract:
             return _empty(self.arrow)
         complete = [{**self._defaults, **record} for record in records]
         return pa.RecordBatch.from_pylist(complete, schema=self.arrow)
+
+    def complete(self, rows: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+        """Bring rows that were written with an earlier version of the schema to this one.
+
+        Args:
+            rows: columns of the schema; those that were not there yet may be absent.
+            columns: the columns to return; None for all.
+
+        Returns:
+            The columns in the order asked for, the absent ones filled with their defaults.
+        """
+        fields = {field.name: field for field in self._fields}
+        chosen = [fields[name] for name in (self.arrow.names if columns is None else columns)]
+        return pa.Table.from_arrays(
+            [
+                rows.column(field.name)
+                if field.name in rows.schema.names
+                else pa.repeat(pa.scalar(field.default, field.arrow.type), rows.num_rows)
+                for field in chosen
+            ],
+            schema=pa.schema([field.arrow for field in chosen]),
+        )
 
     def require_batch(self, batch: pa.RecordBatch) -> None:
         """Check a whole record batch: columns, types, nulls and enum symbols.
@@ -170,7 +197,15 @@ def contract_names() -> tuple[str, ...]:
 def contract(name: str) -> Contract:
     """Compile ``schemas/avro/<name>.avsc``; compiled once per process."""
     text = (resources.files("schemas") / "avro" / f"{name}.avsc").read_text(encoding="utf-8")
-    source = json.loads(text)
+    return compile_contract(name, json.loads(text))
+
+
+def compile_contract(name: str, source: dict[str, Any]) -> Contract:
+    """Compile any version of a contract from its schema.
+
+    Raises:
+        TypeError, KeyError: It holds a type that has no place in a contract.
+    """
     fields = tuple(_compile(field) for field in source["fields"])
     canonical = fastavro.schema.to_parsing_canonical_form(source)
     return Contract(
@@ -213,6 +248,7 @@ def _compile(definition: Mapping[str, Any]) -> _Field:
         arrow=pa.field(definition["name"], arrow, nullable=optional),
         nullable=optional,
         has_default="default" in definition,
+        default=[] if definition.get("default") == {} else definition.get("default"),
         symbols=symbols,
     )
 

@@ -9,9 +9,9 @@ are all good, or it is one failed event.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,14 @@ import pyarrow.compute as pc
 
 from schemas.contracts import contract
 from transforms.decode_canonical import CANONICAL_TYPES, decode_canonical
-from transforms.decode_shapes import DeliveryReport, InboundSms, decode_body, schema_of
+from transforms.decode_query import QUERY_MESSAGE_TYPE, decode_answer
+from transforms.decode_shapes import decode_body, schema_of
 from transforms.failures import FailedEvent, Stage, UnusableError, failed_batch, failed_event
 from transforms.validate import require_contract
 
 _CANONICAL: Final = pa.array(CANONICAL_TYPES)
+
+Origin = Literal["mns", "query", "replay"]
 
 
 class DecodedMessages(NamedTuple):
@@ -33,25 +36,30 @@ class DecodedMessages(NamedTuple):
     Attributes:
         reports: ``delivery_report`` rows.
         inbound: ``inbound_sms`` rows.
+        answers: ``query_answer`` rows; the verdicts among them are reports as well.
         failed: ``failed_event`` rows, one per failed message.
         counts: ``messages`` = ``decoded_messages`` + ``failed_messages``; ``failed/<reason>``;
-            ``reports`` and ``inbound_sms`` (records: an array body holds many);
+            ``reports``, ``inbound_sms`` and ``query_answers`` (records: an array body holds many);
             ``success_as_string`` (reports with success in quotes); ``plain_bodies`` (messages
             without base64); ``unknown_fields`` (fields kept there).
     """
 
     reports: pa.RecordBatch
     inbound: pa.RecordBatch
+    answers: pa.RecordBatch
     failed: pa.RecordBatch
     counts: Counter[str]
 
 
-def decode_messages(messages: pa.RecordBatch, failed_at: datetime) -> DecodedMessages:
+def decode_messages(
+    messages: pa.RecordBatch, failed_at: datetime, origin: Origin = "mns"
+) -> DecodedMessages:
     """Decode a batch of ``mns_message`` rows.
 
     Args:
         messages: The messages, of any types, in any order.
         failed_at: The time to note on failed events.
+        origin: How they came to us, to note on reports; the answer of a query says so itself.
 
     Returns:
         Canonical reports in the order of their messages, then all others in theirs.
@@ -61,9 +69,9 @@ def decode_messages(messages: pa.RecordBatch, failed_at: datetime) -> DecodedMes
     canonical = decode_canonical(bodies if len(rows) == len(bodies) else bodies.take(rows))
     accepted = rows[canonical.recognised]
     rest = np.delete(np.arange(len(messages)), accepted)
-    others = _decode_others(messages.take(rest).to_pylist(), failed_at)
+    others = _decode_others(messages.take(rest).to_pylist(), failed_at, origin)
 
-    reports = _canonical_reports(messages, accepted, canonical.columns)
+    reports = _canonical_reports(messages, accepted, canonical.columns, origin)
     if others.reports:
         reports = pa.concat_batches([reports, contract("delivery_report").batch(others.reports)])
     contract("delivery_report").require_batch(reports)
@@ -74,14 +82,19 @@ def decode_messages(messages: pa.RecordBatch, failed_at: datetime) -> DecodedMes
         failed_messages=len(others.failed),
         reports=len(reports),
         inbound_sms=len(others.inbound),
+        query_answers=len(others.answers),
         plain_bodies=pc.sum(plain).as_py() or 0,
     )
     inbound = contract("inbound_sms").batch(others.inbound)
-    return DecodedMessages(reports, inbound, failed_batch(others.failed), counts)
+    answers = contract("query_answer").batch(others.answers)
+    return DecodedMessages(reports, inbound, answers, failed_batch(others.failed), counts)
 
 
 def _canonical_reports(
-    messages: pa.RecordBatch, rows: npt.NDArray[np.intp], columns: pa.RecordBatch
+    messages: pa.RecordBatch,
+    rows: npt.NDArray[np.intp],
+    columns: pa.RecordBatch,
+    origin: Origin,
 ) -> pa.RecordBatch:
     """Put the decoded columns beside the columns that come from their messages."""
     schema = contract("delivery_report").arrow
@@ -93,6 +106,7 @@ def _canonical_reports(
         "unknown_fields": no_unknown_fields,
         "message_id": messages.column("message_id").take(rows),
         "enqueued_at": messages.column("enqueued_at").take(rows),
+        "origin": pa.repeat(pa.scalar(origin), len(rows)),
     }
     return pa.RecordBatch.from_arrays([every[name] for name in schema.names], schema=schema)
 
@@ -102,19 +116,29 @@ class _Others(NamedTuple):
 
     reports: list[dict[str, Any]]
     inbound: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
     failed: list[FailedEvent]
     counts: Counter[str]
 
 
-def _decode_others(messages: Sequence[Mapping[str, Any]], failed_at: datetime) -> _Others:
-    others = _Others([], [], [], Counter())
+def _decode_others(
+    messages: Sequence[Mapping[str, Any]], failed_at: datetime, origin: Origin
+) -> _Others:
+    others = _Others([], [], [], [], Counter())
     for message in messages:
+        if message["message_type"] == QUERY_MESSAGE_TYPE:
+            _decode_query(message, failed_at, others)
+            continue
         stage: Stage = "decode"
         try:
             decoded = decode_body(message["message_type"], message["body"])
             stage = "validate"
-            reports = _rows("delivery_report", message, decoded.reports)
-            inbound = _rows("inbound_sms", message, decoded.inbound)
+            reports = _rows(
+                "delivery_report",
+                message,
+                ({**report._asdict(), "origin": origin} for report in decoded.reports),
+            )
+            inbound = _rows("inbound_sms", message, (each._asdict() for each in decoded.inbound))
         except UnusableError as error:
             others.failed.append(_failed(message, stage, error, failed_at))
             others.counts[f"failed/{error.reason}"] += 1
@@ -126,14 +150,39 @@ def _decode_others(messages: Sequence[Mapping[str, Any]], failed_at: datetime) -
     return others
 
 
+def _decode_query(message: Mapping[str, Any], failed_at: datetime, others: _Others) -> None:
+    """Decode an answer of QuerySendDetails; it was written by ourselves, and is trusted no more for it."""
+    stage: Stage = "decode"
+    try:
+        decoded = decode_answer(message["body"])
+        stage = "validate"
+        verdicts = (report._asdict() for report in decoded.reports)
+        nothing: dict[str, Any] = {"err_msg": None, "sms_size": None, "unknown_fields": {}}
+        reports = _rows(
+            "delivery_report",
+            message,
+            ({**verdict, **nothing, "origin": "query"} for verdict in verdicts),
+        )
+        answer = {
+            "event_id": decoded.event_id,
+            **decoded.question._asdict(),
+            "answer": decoded.answer,
+        }
+        answers = _rows("query_answer", message, [answer])
+    except UnusableError as error:
+        others.failed.append(_failed(message, stage, error, failed_at))
+        others.counts[f"failed/{error.reason}"] += 1
+        return
+    others.reports.extend(reports)
+    others.answers.extend(answers)
+
+
 def _rows(
-    schema_name: str,
-    message: Mapping[str, Any],
-    records: Sequence[DeliveryReport] | Sequence[InboundSms],
+    schema_name: str, message: Mapping[str, Any], records: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Complete records with their message's columns and hold them to their contract."""
-    origin = {"message_id": message["message_id"], "enqueued_at": message["enqueued_at"]}
-    rows = [{**record._asdict(), **origin} for record in records]
+    message_columns = {"message_id": message["message_id"], "enqueued_at": message["enqueued_at"]}
+    rows = [{**record, **message_columns} for record in records]
     for row in rows:
         require_contract(schema_name, row)
     return rows
@@ -145,7 +194,7 @@ def _failed(
     return failed_event(
         error,
         stage=stage,
-        schema_name=schema_of(message["message_type"]),
+        schema_name=_schema_of(message["message_type"]),
         original=message["body"],
         message_id=message["message_id"],
         queue_name=message["queue_name"],
@@ -153,3 +202,7 @@ def _failed(
         enqueued_at=message["enqueued_at"],
         failed_at=failed_at,
     )
+
+
+def _schema_of(message_type: str) -> str:
+    return "query_answer" if message_type == QUERY_MESSAGE_TYPE else schema_of(message_type)

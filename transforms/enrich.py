@@ -30,7 +30,7 @@ from transforms.enrich_rows import (
     take,
     unreported_rows,
 )
-from transforms.match import Patience, Report, Row, Send, Settled, Verdict, match
+from transforms.match import Outcome, Patience, Report, Row, Send, Settled, Verdict, match
 from transforms.moments import milliseconds
 
 Key: TypeAlias = (
@@ -50,6 +50,7 @@ SETTLED_COLUMNS: Final = (
     "message_id",
     "requested_at",
     "send_time",
+    "origin",
 )
 SETTLED_SCHEMA: Final[pa.Schema] = pa.schema(
     [ENRICHED_SCHEMA.field(name) for name in SETTLED_COLUMNS]
@@ -86,6 +87,7 @@ class Enriched(NamedTuple):
     counts: Counter[str]
 
 
+_ANSWER: Final = "query"
 # A report that can never be told whose it is has no use for patience.
 _PAST_EVERY_DEADLINE: Final = 2**62
 
@@ -238,11 +240,11 @@ class _Bucket:
     def _report_facts(self, positions: Positions) -> Mapping[Key, list[Report]]:
         facts: defaultdict[Key, list[Report]] = defaultdict(list)
         rows = self._reports.take(pa.array(positions)).select(
-            ["biz_id", "phone_number", "message_id", "success", "err_code"]
+            ["biz_id", "phone_number", "message_id", "success", "err_code", "origin"]
         )
         for position, row in zip(positions.tolist(), rows.to_pylist(), strict=True):
             report = Report(
-                (row["success"], row["err_code"]),
+                _outcome(row),
                 int(self._enqueued_at_ms[position]),
                 row["message_id"],
                 position,
@@ -272,7 +274,7 @@ class _Bucket:
         for index, row in enumerate(rows.to_pylist()):
             facts[_key(row)].append(
                 Settled(
-                    (row["success"], row["err_code"]),
+                    _outcome(row),
                     enqueued_at_ms[index],
                     row["message_id"],
                     row["revision"],
@@ -376,6 +378,10 @@ class _Bucket:
         )
 
 
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    return Outcome(row["success"], row["err_code"], row["origin"] == _ANSWER)
+
+
 def _position(position: int) -> Positions:
     return np.array([position], dtype=np.int64)
 
@@ -412,7 +418,7 @@ def _standing_row(standing: Sequence[Mapping[str, Any]], settled: Settled) -> Ma
         for row in standing
         if row["message_id"] == settled.message_id
         and row["revision"] == settled.revision
-        and (row["success"], row["err_code"]) == settled.outcome
+        and _outcome(row) == settled.outcome
     )
 
 

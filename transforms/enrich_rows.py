@@ -20,8 +20,6 @@ UNREPORTED_SCHEMA: Final[pa.Schema] = contract("unreported_send").arrow
 
 NO_SEND: Final = -1
 _NONE: Final[Positions] = np.empty(0, dtype=np.int64)
-# All reports come off the queues so far; the contract knows other ways.
-_ORIGIN: Final = "mns"
 # The send's side of an enriched report; out_id is shared, and the report's own wins.
 _SEND_SIDE: Final = (
     "sign_name",
@@ -72,7 +70,6 @@ def enriched_rows(reports: pa.Table, sends: pa.Table, parts: Sequence[Leaving]) 
     columns["event_id"] = _event_ids(reports)
     columns["revision"] = pa.array(pairs.revisions, type=pa.int32())
     columns["match"] = pc.if_else(pa.array(has_send), "matched", "orphan")
-    columns["origin"] = pa.repeat(pa.scalar(_ORIGIN), reports.num_rows)
     for name in ("queueing_ms", "carrier_ms", "total_ms"):
         columns[name] = pa.nulls(reports.num_rows, pa.int64())
     ordered = [columns[name] for name in ENRICHED_SCHEMA.names]
@@ -82,7 +79,7 @@ def enriched_rows(reports: pa.Table, sends: pa.Table, parts: Sequence[Leaving]) 
 def new_record(report: Mapping[str, Any], event_id: str) -> dict[str, Any]:
     """One row of ``enriched_reports`` as a dict, the report's side of it."""
     record = dict.fromkeys(ENRICHED_SCHEMA.names)
-    return {**record, **report, "event_id": event_id, "origin": _ORIGIN, "tags": []}
+    return {**record, **report, "event_id": event_id, "tags": []}
 
 
 def revised_record(

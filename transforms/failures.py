@@ -85,6 +85,7 @@ class FailedEvent(NamedTuple):
     failed_at: datetime
     attempt: int
     pipeline_version: str
+    replayed_at: datetime | None = None
 
 
 def failed_event(  # noqa: PLR0913 (a failed event has many columns; all are named)

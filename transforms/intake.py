@@ -6,7 +6,7 @@ counts that must add up at the end, and which archive file holds records of whic
 
 import gc
 import resource
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,8 +23,9 @@ from transforms.damage import damage_of, failed_parts
 from transforms.decode import DecodedMessages, decode_messages
 from transforms.enrich import SETTLED_COLUMNS
 from transforms.enrich_rows import SEND_SCHEMA
-from transforms.manifest import Note, counts_note, damage_note, days_note
+from transforms.manifest import Note, counts_note, damage_note, days_note, record_days_note
 from transforms.moments import DAY_MS, beijing_day, beijing_days, milliseconds
+from transforms.replay import FailedUnit, try_again
 from transforms.send_log import SendLogSlice, read_send_log
 from transforms.shuffle import Slice, SliceWriter, key_hashes
 from transforms.tables import (
@@ -32,6 +33,8 @@ from transforms.tables import (
     FAILED_EVENTS,
     INBOUND_SMS,
     NOTHING_WRITTEN,
+    QUERY_ANSWERS,
+    TABLES,
     UNREPORTED_SENDS,
     Table,
     Written,
@@ -39,6 +42,7 @@ from transforms.tables import (
     read_rows,
     read_rows_of_keys,
 )
+from transforms.tally import tally_of
 
 # The sender's clock may be ahead of Alibaba's: a send then seems to be asked for after it was sent.
 _CLOCK_SKEW_MS: Final = 5 * 60 * 1000
@@ -55,8 +59,10 @@ class Kind:
     REPORTS: Final = "reports"
     SENDS: Final = "sends"
     INBOUND: Final = "inbound"
+    ANSWERS: Final = "answers"
     FAILED: Final = "failed"
     FAILED_SENDS: Final = "failed_sends"
+    ATTEMPTS: Final = "attempts"
 
 
 class Past(NamedTuple):
@@ -77,12 +83,14 @@ class PastRows(NamedTuple):
     news: Collection[str]
 
 
+_BY_NAME: Final = {table.name: table for table in TABLES}
 _PAST_ROWS: Final[Mapping[str, PastRows]] = {
     ENRICHED_REPORTS.name: PastRows(SETTLED_COLUMNS, "biz_id", (Kind.REPORTS, Kind.SENDS)),
     UNREPORTED_SENDS.name: PastRows(
         ("event_id", *SEND_SCHEMA.names), "biz_id", (Kind.REPORTS, Kind.SENDS)
     ),
     INBOUND_SMS.name: PastRows(("message_id",), "message_id", (Kind.INBOUND,)),
+    QUERY_ANSWERS.name: PastRows(("message_id",), "message_id", (Kind.ANSWERS,)),
     FAILED_EVENTS.name: PastRows(("message_id",), "message_id", (Kind.FAILED,)),
 }
 
@@ -180,6 +188,18 @@ class DecodeSendLog(beam.PTransform[PCollection[SendLogSlice], Intake]):
         return _intake(slices, _DecodeSendLogFn(self._scope))
 
 
+class DecodeFailed(beam.PTransform[PCollection[FailedUnit], Intake]):
+    """Decode failed events once more; every attempt that says something new becomes a row of its own."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._scope = scope
+
+    @override
+    def expand(self, units: PCollection[FailedUnit]) -> Intake:
+        return _intake(units, _DecodeFailedFn(self._scope))
+
+
 def _intake(elements: PCollection[Any], decode: beam.DoFn) -> Intake:
     outputs = elements | "Decode" >> beam.ParDo(decode).with_outputs(DAYS, NOTES, main="slices")
     return Intake(outputs.slices, outputs[DAYS], outputs[NOTES])
@@ -202,25 +222,31 @@ class _DecodeArchiveFn(_FilesFn):
                     counts.update(decoded.counts)
                     reports = pa.Table.from_batches([decoded.reports])
                     inbound = pa.Table.from_batches([decoded.inbound])
+                    answers = pa.Table.from_batches([decoded.answers])
                     failed = pa.Table.from_batches([decoded.failed])
                     days.update(
                         *(
                             distinct_days(reports, "send_time"),
                             distinct_days(inbound, "send_time"),
+                            distinct_days(answers, "requested_at"),
                             distinct_days(failed, "enqueued_at"),
                         )
                     )
                     reports = scope.keep_reports(reports)
                     inbound = scope.keep(inbound, "send_time")
+                    answers = scope.keep(answers, "requested_at")
                     failed = scope.keep(failed, "enqueued_at")
                     counts["other_days/reports"] += decoded.reports.num_rows - reports.num_rows
                     counts["other_days/inbound"] += decoded.inbound.num_rows - inbound.num_rows
+                    counts["other_days/answers"] += decoded.answers.num_rows - answers.num_rows
                     counts["other_days/failed"] += decoded.failed.num_rows - failed.num_rows
                     writer.add(Kind.REPORTS, reports, "biz_id")
                     writer.add(Kind.INBOUND, inbound, "message_id")
+                    writer.add(Kind.ANSWERS, answers, "message_id")
                     writer.add(Kind.FAILED, failed, "message_id")
                     touched |= _past_of_reports(reports)
                     touched |= _past_of(inbound, INBOUND_SMS)
+                    touched |= _past_of(answers, QUERY_ANSWERS)
                     touched |= _past_of(failed, FAILED_EVENTS)
                 yield TaggedOutput(NOTES, days_note(path, sorted(days)))
                 if archived.lost:
@@ -272,6 +298,54 @@ class _DecodeSendLogFn(_FilesFn):
         for past in sorted(touched):
             yield TaggedOutput(DAYS, past)
         yield TaggedOutput(NOTES, counts_note(counts))
+
+
+class _DecodeFailedFn(_FilesFn):
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @override
+    def process(self, unit: FailedUnit) -> Iterator[_Taken]:
+        scope = self._scope
+        kind = Kind.ATTEMPTS if unit.table == FAILED_EVENTS.name else Kind.FAILED_SENDS
+        counts: Counter[str] = Counter()
+        touched: set[Past] = set()
+        record_days: defaultdict[int, set[int]] = defaultdict(set)
+        with SliceWriter(scope.spill, scope.bucket_count) as writer:
+            for tried in try_again(unit, scope.as_of):
+                counts.update(tried.counts)
+                tally_of(scope.spill).add(tried=tried.tried)
+                writer.add(Kind.REPORTS, tried.reports, "biz_id")
+                writer.add(Kind.INBOUND, tried.inbound, "message_id")
+                writer.add(Kind.ANSWERS, tried.answers, "message_id")
+                writer.add(Kind.SENDS, tried.sends, "biz_id")
+                writer.add(kind, tried.attempts, "message_id")
+                touched |= _past_of_reports(tried.reports)
+                touched |= _past_of(tried.inbound, INBOUND_SMS)
+                touched |= _past_of(tried.answers, QUERY_ANSWERS)
+                touched |= _past_of_sends(tried.sends)
+                for rows, column in (
+                    (tried.reports, "send_time"),
+                    (tried.inbound, "send_time"),
+                    (tried.answers, "requested_at"),
+                ):
+                    for enqueued, day in _days_of_messages_and_records(rows, column):
+                        record_days[enqueued].add(day)
+            yield from writer.slices()
+        for past in sorted(touched):
+            yield TaggedOutput(DAYS, past)
+        for enqueued, days in sorted(record_days.items()):
+            yield TaggedOutput(NOTES, record_days_note(enqueued, sorted(days)))
+        yield TaggedOutput(NOTES, counts_note(counts))
+
+
+def _days_of_messages_and_records(rows: pa.Table, column: str) -> set[tuple[int, int]]:
+    """The pairs of Beijing days on which a message was enqueued and its record belongs, where they differ."""
+    enqueued, belongs = (
+        beijing_days(milliseconds(rows.column(name))) for name in ("enqueued_at", column)
+    )
+    differ = np.unique(np.stack([enqueued, belongs])[:, enqueued != belongs], axis=1)
+    return set(zip(*differ.tolist(), strict=True))
 
 
 def _past_of(rows: pa.Table, table: Table) -> set[Past]:
@@ -346,7 +420,7 @@ class _LoadPastFn(beam.DoFn):
         hashes = key_hashes((part for part in slices if part.kind in kinds), key)
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
             for path in paths:
-                for rows in read_rows_of_keys(path, columns, key, hashes):
+                for rows in read_rows_of_keys(_BY_NAME[table], path, columns, key, hashes):
                     writer.add(table, rows, key)
             yield from writer.slices()
 
@@ -374,5 +448,5 @@ class _LoadCarriedFn(beam.DoFn):
     def process(self, file: tuple[str, str]) -> Iterator[tuple[int, Slice]]:
         table, path = file
         with SliceWriter(self._scope.spill, self._scope.bucket_count) as writer:
-            writer.add(table, read_rows(path), "biz_id")
+            writer.add(table, read_rows(_BY_NAME[table], path), "biz_id")
             yield from writer.slices()

@@ -7,8 +7,8 @@ graph like records, so only those of bundles that counted arrive, exactly once.
 import json
 import os
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -20,7 +20,8 @@ from typing_extensions import override
 from transforms.damage import Damage
 from transforms.tables import WrittenFile
 
-# One JSON object: {"counts": …}, {"archive_file": …, "days": […]}, {"damage": […]} or {"file": […]}.
+# One JSON object: {"counts": …}, {"archive_file": …, "days": […]}, {"damage": […]},
+# {"enqueued": …, "days": […]} or {"file": […]}.
 Note: TypeAlias = bytes
 
 FILE_NAME: Final = "manifest.jsonl"
@@ -45,6 +46,11 @@ def damage_note(damage: Damage) -> Note:
     return json.dumps({"damage": damage}).encode()
 
 
+def record_days_note(enqueued: int, days: Sequence[int]) -> Note:
+    """Note to which other Beijing days replayed messages of one day turned out to belong."""
+    return json.dumps({"enqueued": enqueued, "days": days}).encode()
+
+
 def file_note(file: WrittenFile) -> Note:
     """Note a file to be committed."""
     return json.dumps({"file": file}).encode()
@@ -52,12 +58,13 @@ def file_note(file: WrittenFile) -> Note:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All notes of a run, put together."""
+    """All notes of a run, put together; ``record_days`` are by the day on which messages were enqueued."""
 
     counts: Counter[str]
     files: Sequence[WrittenFile]
     archive_days: Mapping[str, Sequence[int]]
     damage: Sequence[Damage]
+    record_days: Mapping[int, Set[int]]
 
 
 class WriteManifest(beam.PTransform[PCollection[Note], PCollection[str]]):
@@ -110,6 +117,7 @@ def read_manifest(staging: str) -> Manifest:
     files: list[WrittenFile] = []
     archive_days: dict[str, Sequence[int]] = {}
     damage: list[Damage] = []
+    record_days: defaultdict[int, set[int]] = defaultdict(set)
     with open(os.path.join(staging, FILE_NAME), "rb") as lines:
         for line in lines:
             note = json.loads(line)
@@ -120,4 +128,6 @@ def read_manifest(staging: str) -> Manifest:
                 archive_days[note["archive_file"]] = note["days"]
             if "damage" in note:
                 damage.append(Damage(*note["damage"]))
-    return Manifest(counts, sorted(files), archive_days, sorted(damage))
+            if "enqueued" in note:
+                record_days[note["enqueued"]].update(note["days"])
+    return Manifest(counts, sorted(files), archive_days, sorted(damage), record_days)

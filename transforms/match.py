@@ -6,6 +6,8 @@ is redelivered and the way facts are spread over epochs change nothing about the
 
 * An **outcome** is ``(success, err_code)``. The first report of each outcome, by
   ``(enqueued_at, message_id)``, speaks for it; every other report of that outcome is a duplicate.
+* What a query answered is an outcome of its own and the least news: whatever the queue brings of the same
+  SMS, earlier or later, says more, and ranks after it.
 * Outcomes are ranked by their first report; the rank is the **revision**. The first outcome is revision 1,
   a later different one is a correction: the same event id with a higher revision. The highest one counts.
 * A report without a send waits for its patience, then leaves as an orphan. Once a key has left, later
@@ -15,9 +17,16 @@ is redelivered and the way facts are spread over epochs change nothing about the
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-Outcome: TypeAlias = tuple[bool, "str | None"]
+
+class Outcome(NamedTuple):
+    """What a report says of an SMS, and who says it."""
+
+    success: bool
+    err_code: str | None
+    is_answer: bool = False
+    """Whether it is the answer of a query: a report from the queue says more, and is news after it."""
 
 
 class Report(NamedTuple):
@@ -32,9 +41,9 @@ class Report(NamedTuple):
     position: int
 
     @property
-    def order(self) -> tuple[int, str]:
-        """Where the report stands among the reports of its key."""
-        return (self.enqueued_at_ms, self.message_id)
+    def order(self) -> tuple[bool, int, str]:
+        """Where the report stands among the reports of its key: behind every answer of a query."""
+        return (not self.outcome.is_answer, self.enqueued_at_ms, self.message_id)
 
 
 class Settled(NamedTuple):
@@ -51,9 +60,9 @@ class Settled(NamedTuple):
     position: int
 
     @property
-    def order(self) -> tuple[int, str]:
-        """Where the report stands among the reports of its key."""
-        return (self.enqueued_at_ms, self.message_id)
+    def order(self) -> tuple[bool, int, str]:
+        """Where the report stands among the reports of its key: behind every answer of a query."""
+        return (not self.outcome.is_answer, self.enqueued_at_ms, self.message_id)
 
 
 class Send(NamedTuple):
@@ -185,7 +194,7 @@ def _best_row_of_each_outcome(settled: Sequence[Settled]) -> dict[Outcome, Settl
     return best
 
 
-def _newness(row: Settled) -> tuple[tuple[int, str], int, bool, int]:
+def _newness(row: Settled) -> tuple[tuple[bool, int, str], int, bool, int]:
     return (
         row.order,
         -row.revision,

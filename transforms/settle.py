@@ -102,7 +102,13 @@ def _settled_files(
 
     enriched = enrich(facts, settling.patience, fetch_rows)
     inbound = _unseen(slices, Kind.INBOUND, tables.INBOUND_SMS, counts)
-    failed = _unseen(slices, Kind.FAILED, tables.FAILED_EVENTS, counts)
+    answers = _unseen(slices, Kind.ANSWERS, tables.QUERY_ANSWERS, counts)
+    failed = pa.concat_tables(
+        [
+            _unseen(slices, Kind.FAILED, tables.FAILED_EVENTS, counts),
+            read_slices(slices, Kind.ATTEMPTS, tables.FAILED_EVENTS.schema),
+        ]
+    )
     counts.update(enriched.counts)
     outputs = (
         (tables.ENRICHED_REPORTS, enriched.rows),
@@ -110,6 +116,7 @@ def _settled_files(
         (tables.OPEN_SENDS, enriched.open_sends),
         (tables.UNREPORTED_SENDS, enriched.unreported),
         (tables.INBOUND_SMS, inbound),
+        (tables.QUERY_ANSWERS, answers),
         (tables.FAILED_EVENTS, failed),
         (tables.FAILED_SENDS, read_slices(slices, Kind.FAILED_SENDS, tables.FAILED_SENDS.schema)),
     )

@@ -1,9 +1,12 @@
 """The tables: which day a row belongs to, and how it is written.
 
 Every table is a Parquet dataset, partitioned by Beijing day (``dt=YYYY-MM-DD``). Files are written below a
-staging directory and become part of the dataset only when the catalog says so.
+staging directory and become part of the dataset only when the catalog says so. A file's key-value metadata
+say which version of which contract its rows have (``sms_receipts.contract``,
+``sms_receipts.schema_fingerprint``).
 """
 
+import errno
 import os
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,6 +45,7 @@ FAILED_EVENTS: Final = Table("failed_events", "failed_event", "enqueued_at")
 FAILED_SENDS: Final = Table("failed_sends", "failed_event", "failed_at")
 OPEN_SENDS: Final = Table("open_sends", "send_log_entry", "requested_at")
 WAITING_REPORTS: Final = Table("waiting_reports", "delivery_report", "send_time")
+QUERY_ANSWERS: Final = Table("query_answers", "query_answer", "requested_at")
 
 TABLES: Final = (
     ENRICHED_REPORTS,
@@ -51,6 +55,7 @@ TABLES: Final = (
     FAILED_SENDS,
     OPEN_SENDS,
     WAITING_REPORTS,
+    QUERY_ANSWERS,
 )
 
 # A dictionary pays where values repeat; for ids it costs time and space.
@@ -58,7 +63,7 @@ _DICTIONARY_COLUMNS: Final = frozenset(
     {
         "match", "origin", "success", "err_code", "err_msg", "sms_size", "revision", "sign_name",
         "template_code", "sms_up_extend_code", "campaign", "dest_code", "stage", "reason", "detail",
-        "schema_name", "schema_fingerprint", "queue_name", "message_type", "pipeline_version",
+        "schema_name", "schema_fingerprint", "queue_name", "message_type", "pipeline_version", "answer",
     }
 )  # fmt: skip
 
@@ -87,20 +92,23 @@ def reading(path: str) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the file is not there, or the disk is broken: the system says so itself
+        if isinstance(error, FileNotFoundError):  # read_table says it without the system's words
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
         raise TableFileError(
             f"The file {path} of the dataset is damaged ({type(error).__name__}): restore it from a copy, "
             "or recompute its day with sms-receipts backfill."
         ) from error
 
 
-def read_rows(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a file of a table, or some of its columns.
+def read_rows(table: Table, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file of a table, or some of its columns, whichever version of the contract it was written with.
 
     Raises:
         TableFileError: the file is damaged.
     """
     with reading(path):
-        return pq.read_table(path, columns=columns and list(columns), partitioning=None)
+        rows = pq.read_table(path, columns=columns and list(columns), partitioning=None)
+        return contract(table.contract).complete(rows, columns)
 
 
 def read_rows_of_keys(
@@ -218,16 +226,16 @@ def _distinct(days: npt.NDArray[np.int64]) -> list[int]:
 
 def merge_files(table: Table, dt: str, paths: Sequence[str], staging: str) -> WrittenFile:
     """Write the rows of several files of one day to one, some ten thousand rows at a time."""
-    return _write_file(table, dt, _row_groups(paths), staging)
+    return _write_file(table, dt, _row_groups(table, paths), staging)
 
 
-def _row_groups(paths: Sequence[str]) -> Iterator[pa.Table]:
+def _row_groups(table: Table, paths: Sequence[str]) -> Iterator[pa.Table]:
     """Read files as row groups of a good size, whatever size theirs are."""
     gathered: list[pa.Table] = []
     for path in paths:
         with reading(path), pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                gathered.append(file.read_row_group(group))
+                gathered.append(contract(table.contract).complete(file.read_row_group(group)))
                 if sum(rows.num_rows for rows in gathered) >= _ROWS_PER_GROUP:
                     yield pa.concat_tables(gathered)
                     gathered = []
@@ -252,6 +260,12 @@ def _write_file(table: Table, dt: str, row_groups: Iterable[pa.Table], staging: 
             for rows in row_groups:
                 writer.write_table(rows)
                 row_count += rows.num_rows
+            writer.add_key_value_metadata(
+                {
+                    "sms_receipts.contract": table.contract,
+                    "sms_receipts.schema_fingerprint": contract(table.contract).fingerprint,
+                }
+            )
         file.flush()
         os.fsync(file.fileno())
     return WrittenFile(table.name, dt, path, row_count, os.path.getsize(target))

@@ -1,5 +1,5 @@
 -- Which sends were given up on, because no report came within the patience?
--- Ask Alibaba's send status query about them: it knows the last 30 days.
+-- `sms-receipts reconcile` asks Alibaba about them, which knows the last 30 days; query_answers has what it said.
 SELECT day, template_code, campaign, count(*) AS unreported
 FROM sends
 WHERE state = 'unreported'

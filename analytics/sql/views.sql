@@ -1,7 +1,8 @@
 -- What do the words in the other files mean? Every question is asked of the views defined here.
 --
 -- The tables that they stand on are the dataset's own, each with all of its current files:
--- enriched_reports, inbound_sms, unreported_sends, failed_events, failed_sends, open_sends, waiting_reports.
+-- enriched_reports, inbound_sms, unreported_sends, failed_events, failed_sends, open_sends, waiting_reports,
+-- query_answers.
 -- `day` is the Beijing calendar day (UTC+8): what people and Alibaba's own totals mean by a day.
 -- The variables first_day and last_day (NULL: no limit) choose the days that are asked about, and as_of is
 -- the moment of the last epoch.
@@ -18,7 +19,7 @@ CREATE MACRO share(part, whole) AS round(part / nullif(whole, 0), 6);
 -- enriched_reports keeps every outcome of an SMS that was ever reported, and what a later epoch learned about
 -- it. Few SMS have more than one row: only those are ranked, which makes the views below cheap.
 CREATE TEMP TABLE repeated_events AS
-SELECT event_id, max(revision) > min(revision) AS is_corrected
+SELECT event_id, count(DISTINCT (success, err_code)) > 1 AS is_corrected
 FROM enriched_reports
 GROUP BY event_id
 HAVING count(*) > 1;
@@ -32,7 +33,7 @@ SELECT enriched_reports.*, beijing_day(send_time) AS day, is_corrected
 FROM enriched_reports JOIN repeated_events USING (event_id)
 QUALIFY row_number() OVER (
     PARTITION BY event_id
-    ORDER BY revision DESC, enqueued_at, message_id, requested_at NULLS LAST
+    ORDER BY revision DESC, origin <> 'query', enqueued_at, message_id, requested_at NULLS LAST
 ) = 1;
 
 -- The same, of the days asked about.
@@ -83,13 +84,18 @@ SELECT *, beijing_day(send_time) AS day
 FROM waiting_reports
 WHERE is_asked_for(beijing_day(send_time));
 
--- One row per message or send log entry that could not be used: its latest failure.
+-- One row per message or send log entry that could not be used and still cannot: its latest failure. What was
+-- replayed with success is none any more.
 CREATE VIEW failures AS
-SELECT *, beijing_day(coalesce(enqueued_at, failed_at)) AS day
-FROM (
-    SELECT *, 'message' AS origin FROM failed_events
-    UNION ALL
-    SELECT *, 'send log entry' AS origin FROM failed_sends
+WITH latest_attempts AS (
+    SELECT *, beijing_day(coalesce(enqueued_at, failed_at)) AS day
+    FROM (
+        SELECT *, 'message' AS origin FROM failed_events
+        UNION ALL
+        SELECT *, 'send log entry' AS origin FROM failed_sends
+    )
+    QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY attempt DESC, failed_at DESC) = 1
 )
-WHERE is_asked_for(beijing_day(coalesce(enqueued_at, failed_at)))
-QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY attempt DESC, failed_at DESC) = 1;
+SELECT * EXCLUDE (replayed_at)
+FROM latest_attempts
+WHERE replayed_at IS NULL AND is_asked_for(day);

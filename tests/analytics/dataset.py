@@ -165,4 +165,5 @@ def waiting(biz_id: str, day: str = DAY_1) -> dict[str, Any]:
         "unknown_fields": {},
         "message_id": f"message-{biz_id}",
         "enqueued_at": NOON[day],
+        "origin": "mns",
     }

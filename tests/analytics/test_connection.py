@@ -1,5 +1,6 @@
 """What notebooks use."""
 
+import sqlite3
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -11,7 +12,7 @@ import analytics
 from analytics.catalog import read_snapshot
 from analytics.connection import TABLES
 from schemas.contracts import contract
-from tests.analytics.dataset import AS_OF, DAY_1, DAY_2, Dataset, report, unreported
+from tests.analytics.dataset import AS_OF, DAY_1, DAY_2, Dataset, report, unreported, waiting
 
 
 def test_every_table_and_view_answers_when_nothing_was_ever_written(tmp_path: Path) -> None:
@@ -73,6 +74,23 @@ def test_a_file_from_before_a_field_was_added_still_answers(tmp_path: Path) -> N
     assert rows == [("1", None), ("2", "r")]
 
 
+def test_what_an_old_row_lacks_has_its_default(tmp_path: Path) -> None:
+    made = Dataset(tmp_path / "dataset")
+    old = made.add("waiting_reports", DAY_1, [waiting("1")])
+    lacking = ["origin", "unknown_fields", "out_id"]
+    pq.write_table(pq.read_table(old, partitioning=None).drop_columns(lacking), old)
+    made.commit()
+    question = "SELECT biz_id, origin, unknown_fields, out_id FROM waiting ORDER BY biz_id"
+    first: tuple[object, ...] = ("1", "mns", {}, None)
+    with closing(analytics.connect(made.directory)) as connection:
+        assert connection.sql(question).fetchall() == [first]
+        columns = connection.table("waiting_reports").columns
+    assert columns == contract("delivery_report").arrow.names
+    made.add("waiting_reports", DAY_1, [waiting("2") | {"origin": "replay", "out_id": "o"}])
+    with closing(analytics.connect(made.directory)) as connection:
+        assert connection.sql(question).fetchall() == [first, ("2", "replay", {}, "o")]
+
+
 def test_the_dataset_is_left_as_it_was(tmp_path: Path) -> None:
     made = Dataset(tmp_path / "dataset")
     made.add("enriched_reports", DAY_1, [report("1")])
@@ -88,3 +106,12 @@ def test_the_dataset_is_left_as_it_was(tmp_path: Path) -> None:
 def test_no_dataset_is_an_error_with_a_fix(tmp_path: Path) -> None:
     with pytest.raises(analytics.DatasetError, match="run `sms-receipts run`"):
         analytics.connect(tmp_path)
+
+
+def test_a_dataset_of_a_later_version_is_not_guessed_at(tmp_path: Path) -> None:
+    made = Dataset(tmp_path / "dataset")
+    made.commit()
+    with closing(sqlite3.connect(made.directory / "catalog.sqlite")) as catalog:
+        catalog.execute("PRAGMA user_version = 1000")
+    with pytest.raises(analytics.DatasetError, match="written by a later version"):
+        analytics.connect(made.directory)

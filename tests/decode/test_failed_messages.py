@@ -232,6 +232,7 @@ def test_a_failed_event_tells_where_when_and_what() -> None:
         "failed_at": FAILED_AT,
         "attempt": 1,
         "pipeline_version": failures.PIPELINE_VERSION,
+        "replayed_at": None,
     }
 
 

@@ -27,6 +27,7 @@ MAINLAND_ROW: dict[str, Any] = {
     "report_time": datetime(2026, 11, 1, 4, 0, 3, tzinfo=timezone.utc),
     "unknown_fields": [],
     **ORIGIN,
+    "origin": "mns",
 }
 
 
@@ -138,6 +139,7 @@ def test_an_international_report_has_other_names_and_rfc_822_times() -> None:
         "report_time": datetime(2021, 11, 25, 2, 27, 5, tzinfo=timezone.utc),
         "unknown_fields": [("Status", '"1"')],
         **ORIGIN,
+        "origin": "mns",
     }
 
 
@@ -170,6 +172,7 @@ def test_an_older_international_report_has_yet_other_names() -> None:
         "send_time": beijing("2018-03-01 08:00:00"),
         "report_time": beijing("2018-03-01 08:00:09"),
         **ORIGIN,
+        "origin": "mns",
     }
 
 
@@ -202,6 +205,7 @@ def test_a_globe_report_has_its_own_names() -> None:
         "report_time": beijing("2026-11-01 12:00:04"),
         "unknown_fields": [],
         **ORIGIN,
+        "origin": "mns",
     }
 
 

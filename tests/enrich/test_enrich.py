@@ -41,6 +41,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "unknown_fields": [],
         "message_id": "M1",
         "enqueued_at": NOON + timedelta(seconds=6),
+        "origin": "mns",
     }
     return fields | changes
 
@@ -97,13 +98,14 @@ class Dataset:
         return pa.Table.from_pylist(rows, schema=ENRICHED_SCHEMA)
 
     def current(self) -> dict[str, dict[str, Any]]:
-        """The rule that readers follow: highest revision, then the earliest report."""
+        """The rule that readers follow: highest revision, then a query's answer, then the earliest report."""
         current: dict[str, dict[str, Any]] = {}
 
         def rank(row: dict[str, Any]) -> tuple[Any, ...]:
             requested_at = row["requested_at"]
             return (
                 -row["revision"],
+                row["origin"] != "query",
                 row["enqueued_at"],
                 row["message_id"],
                 row["match"],
@@ -221,6 +223,34 @@ def test_an_earlier_outcome_that_comes_late_does_not_win() -> None:
     assert (row["revision"], row["err_code"]) == (2, "MK:0001")
 
 
+def answer(**changes: Any) -> dict[str, Any]:
+    """What QuerySendDetails knows: less than the carrier's own report."""
+    return report(**({"origin": "query", "sms_size": None, "message_id": "Q1"} | changes))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_report_from_the_queue_says_more_than_an_answer_whichever_came_first(
+    order: tuple[int, int],
+) -> None:
+    facts = [answer(), report(enqueued_at=NOON + timedelta(hours=2 * order[0]))]
+    dataset = Dataset()
+    dataset.epoch([], [send()])
+    for position in order:
+        dataset.epoch([facts[position]], [])
+    (row,) = dataset.current().values()
+    assert (row["origin"], row["sms_size"], row["sign_name"]) == ("mns", 1, "Shop")
+
+
+def test_an_answer_closes_a_send_that_was_given_up() -> None:
+    dataset = Dataset()
+    dataset.epoch([], [send()], NOBODY_WAITS)
+    assert dataset.unreported.num_rows == 1
+    dataset.epoch([answer(success=False, err_code="MK:0001")], [])
+    (row,) = dataset.current().values()
+    assert (row["match"], row["success"], row["err_code"]) == ("matched", False, "MK:0001")
+    assert dataset.open_sends.num_rows == 0
+
+
 def test_a_report_without_a_number_belongs_to_the_only_recipient() -> None:
     dataset = Dataset()
     dataset.epoch([report(phone_number=None)], [send()])
@@ -276,7 +306,8 @@ def test_one_send_to_many_recipients_is_one_biz_id_and_many_keys() -> None:
 
 
 REPORTS = st.builds(
-    lambda phone, outcome, number, minute: report(
+    lambda origin, phone, outcome, number, minute: report(
+        origin=origin,
         phone_number=phone,
         success=outcome == "DELIVERED",
         err_code=outcome,
@@ -285,6 +316,7 @@ REPORTS = st.builds(
         enqueued_at=NOON + timedelta(minutes=minute),
         report_time=NOON + timedelta(minutes=minute),
     ),
+    st.sampled_from(["mns", "mns", "query"]),
     st.sampled_from(["13800000001", "13800000002"]),
     st.sampled_from(["DELIVERED", "MK:0001", "EXPIRED"]),
     st.integers(0, 10**9),

@@ -35,11 +35,14 @@ _INBOUND_FIELDS = ("phone_number", "content", "dest_code", "sign_name")
 class Tables:
     """The tables of a dataset, by key, as a reader who follows the rules sees them."""
 
-    enriched: Rows = field(default_factory=dict)  # by (event_id, success, err_code)
+    enriched: Rows = field(
+        default_factory=dict
+    )  # by (event_id, success, err_code, is a query's answer)
     unreported: Rows = field(default_factory=dict)  # by event_id
     open_sends: Rows = field(default_factory=dict)  # by event_id
     waiting: Rows = field(default_factory=dict)  # by (message_id, biz_id)
     inbound: Rows = field(default_factory=dict)  # by message_id
+    answers: Rows = field(default_factory=dict)  # by message_id
     failed: Rows = field(default_factory=dict)  # by message_id
 
     def current(self) -> Rows:
@@ -51,7 +54,7 @@ class Tables:
 
 
 class Meant(NamedTuple):
-    """What a message says: reports, or an inbound SMS, or nothing that can be used.
+    """What a message says: reports, an inbound SMS, what a query answered, or nothing that can be used.
 
     ``message`` has the columns of ``mns_message``; reports and inbound rows have all their columns.
     """
@@ -59,6 +62,7 @@ class Meant(NamedTuple):
     message: Row
     reports: Sequence[Row] = ()
     inbound: Row | None = None
+    answer: Row | None = None
 
 
 def event_id(biz_id: str, phone_number: str | None) -> str:
@@ -69,7 +73,7 @@ def tables_of(dataset: Path) -> Tables:
     """Read the current files of a dataset; no row may stand there twice."""
     enriched: Rows = {}
     for row in sorted(current_rows(dataset, "enriched_reports"), key=_rank, reverse=True):
-        enriched[row["event_id"], row["success"], row["err_code"]] = row
+        enriched[_outcome_key(row)] = row
     reported = {row["event_id"] for row in enriched.values()}
     unreported = current_rows(dataset, "unreported_sends")
     return Tables(
@@ -86,14 +90,25 @@ def tables_of(dataset: Path) -> Tables:
         ),
         waiting=_keyed(current_rows(dataset, "waiting_reports"), "message_id", "biz_id"),
         inbound=_keyed(current_rows(dataset, "inbound_sms"), "message_id"),
+        answers=_keyed(current_rows(dataset, "query_answers"), "message_id"),
         failed=_keyed(
             [
                 {name: row[name] for name in ("message_id", "original", "queue_name")}
-                for row in current_rows(dataset, "failed_events")
+                for row in open_events(current_rows(dataset, "failed_events"))
             ],
             "message_id",
         ),
     )
+
+
+def open_events(attempts: Sequence[Row]) -> list[Row]:
+    """The last attempt at each failed event that was not replayed with success."""
+    last: Rows = {}
+    for row in sorted(attempts, key=lambda row: int(row["attempt"])):
+        known = last.get(row["event_id"])
+        assert known is None or known["attempt"] < row["attempt"], "an attempt stands there twice"
+        last[row["event_id"]] = row
+    return [row for row in last.values() if row.get("replayed_at") is None]
 
 
 def current_rows(dataset: Path, table: str, day: str = "%") -> list[Row]:
@@ -132,8 +147,7 @@ def _rank(row: Row) -> tuple[Any, ...]:
     """Of the rows of one outcome: the earliest report counts, as its newest revision has it."""
     requested_at = row["requested_at"]
     return (
-        row["enqueued_at"],
-        row["message_id"],
+        *_order(row),
         -row["revision"],
         requested_at is None,
         requested_at or row["enqueued_at"],
@@ -161,9 +175,11 @@ def tables_of_facts(
         recipients[biz_id].add(phone_number)
 
     reports: defaultdict[tuple[str, str | None, str | None], list[Row]] = defaultdict(list)
-    for message, said, inbound in messages:
+    for message, said, inbound, answer in messages:
         message_id = message["message_id"]
-        if inbound is not None:
+        if answer is not None:
+            tables.answers[message_id] = answer
+        elif inbound is not None:
             tables.inbound[message_id] = inbound
         elif not said:
             tables.failed[message_id] = {
@@ -206,9 +222,9 @@ def _judge(
     tables: Tables, key: str, reports: Sequence[Row], send: Row | None, deadline: datetime | None
 ) -> None:
     """Let the reports of a key leave, or wait if they may wait until ``deadline``."""
-    first: dict[tuple[bool, str | None], Row] = {}
-    for report in sorted(reports, key=lambda each: (each["enqueued_at"], each["message_id"])):
-        first.setdefault((report["success"], report["err_code"]), report)
+    first: dict[tuple[Any, ...], Row] = {}
+    for report in sorted(reports, key=_order):
+        first.setdefault(_outcome(report), report)
     if deadline and all(report["enqueued_at"] >= deadline for report in first.values()):
         tables.waiting |= {
             (report["message_id"], report["biz_id"]): report for report in first.values()
@@ -216,7 +232,19 @@ def _judge(
         return
     for revision, report in enumerate(first.values(), start=1):
         row = _enriched(key, revision, report, send)
-        tables.enriched[key, row["success"], row["err_code"]] = row
+        tables.enriched[_outcome_key(row)] = row
+
+
+def _outcome(report: Row) -> tuple[Any, ...]:
+    return report["success"], report["err_code"], report["origin"] == "query"
+
+
+def _outcome_key(row: Row) -> tuple[Any, ...]:
+    return (row["event_id"], *_outcome(row))
+
+
+def _order(report: Row) -> tuple[Any, ...]:
+    return report["origin"] != "query", report["enqueued_at"], report["message_id"]
 
 
 def _place_silent_sends(tables: Tables, sends: Iterable[Row], deadline: datetime) -> None:
@@ -239,6 +267,8 @@ def archived_messages(archive: Path) -> list[Row]:
 
 
 def _meant(message: Row) -> Meant:
+    if message["queue_name"] == "QuerySendDetails":
+        return _answered(message)
     body = _decoded(message)
     if body is None:
         return Meant(message)
@@ -276,7 +306,41 @@ def _report(message: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
         },
         "message_id": message["message_id"],
         "enqueued_at": message["enqueued_at"],
+        "origin": "mns",
     }
+
+
+def _answered(message: Row) -> Meant:
+    body = json.loads(message["body"])
+    origin = {name: message[name] for name in ("message_id", "enqueued_at")}
+    known = {row["SendStatus"] for row in body["details"]}
+    words = {3: "delivered", 2: "failed", 1: "awaiting"}
+    answer = origin | {
+        "event_id": event_id(body["biz_id"], body["phone_number"]),
+        "biz_id": body["biz_id"],
+        "phone_number": body["phone_number"],
+        "requested_at": datetime.fromtimestamp(body["requested_at_ms"] / 1000, timezone.utc),
+        "answer": words[max(known)] if known else "unknown",
+    }
+    reports = [
+        origin
+        | {
+            "biz_id": body["biz_id"],
+            "phone_number": body["phone_number"],
+            "success": row["SendStatus"] == 3,
+            "err_code": row.get("ErrCode"),
+            "err_msg": None,
+            "out_id": row.get("OutId"),
+            "sms_size": None,
+            "send_time": _time(row["SendDate"]),
+            "report_time": _time(row["ReceiveDate"]) if row.get("ReceiveDate") else None,
+            "unknown_fields": {},
+            "origin": "query",
+        }
+        for row in body["details"]
+        if row["SendStatus"] != 1
+    ]
+    return Meant(message, reports, answer=answer)
 
 
 def _inbound(message: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
@@ -298,7 +362,6 @@ def _enriched(key: str, revision: int, report: Row, send: Row | None) -> Row:
         "event_id": key,
         "revision": revision,
         "match": "orphan" if send is None else "matched",
-        "origin": "mns",
     }
     if send is not None:
         row |= {name: send.get(name) for name in _SEND_SIDE}

@@ -13,6 +13,7 @@ from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_
 from schemas.records import MnsMessage
 from tests.job.oracle import BEIJING, Tables, expected_tables, tables_of
 from transforms.archive import write_archive_file
+from transforms.decode_query import Question, query_message
 from transforms.moments import day_number
 
 # Noon of 1 November 2026 in Beijing.
@@ -51,6 +52,25 @@ def report(  # noqa: PLR0913 (what tests vary)
     )
 
 
+def answer(
+    biz_id: str,
+    phone_number: str = "13800000001",
+    *,
+    err_code: str | None = "DELIVERED",
+    requested_at: datetime = NOON - timedelta(seconds=1),
+    asked_at: datetime = NOON + timedelta(hours=2),
+) -> MnsMessage:
+    """What QuerySendDetails says of a send; without an err_code it still awaits its report."""
+    detail = {"PhoneNum": phone_number, "SendStatus": 1, "SendDate": _beijing(requested_at)}
+    if err_code is not None:
+        detail |= {
+            "SendStatus": 3 if err_code == "DELIVERED" else 2,
+            "ErrCode": err_code,
+            "ReceiveDate": _beijing(requested_at + timedelta(seconds=5)),
+        }
+    return query_message(Question(biz_id, phone_number, requested_at), [detail], asked_at)
+
+
 def _beijing(moment: datetime) -> str:
     return moment.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -73,8 +93,10 @@ class SmallJob:
         self.send_log.touch()
 
     def land(self, *messages: MnsMessage) -> None:
-        """Archive messages, in one file."""
-        write_archive_file(str(self.archive), messages, NOON)
+        """Archive messages, in one file a queue."""
+        for queue_name in dict.fromkeys(message.queue_name for message in messages):
+            of_queue = [message for message in messages if message.queue_name == queue_name]
+            write_archive_file(str(self.archive), of_queue, NOON)
 
     def send(
         self, biz_id: str, *phone_numbers: str, requested_at: datetime = NOON - timedelta(seconds=1)

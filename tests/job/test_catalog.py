@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -278,3 +279,21 @@ def test_a_staged_file_that_is_gone_keeps_the_commit_from_happening(tmp_path: Pa
 
         assert open_files(catalog) == []
         assert catalog.unconsumed(["a.avro"]) == ["a.avro"]
+
+
+def test_a_catalog_of_a_later_layout_is_left_alone(tmp_path: Path) -> None:
+    with Catalog(str(tmp_path), at_noon) as catalog:
+        catalog.commit(commit_of(stage(catalog, "one", "a")), "one")
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as database:
+        database.execute("PRAGMA user_version = 1000")
+    before = (tmp_path / "catalog.sqlite").read_bytes()
+
+    with (
+        pytest.raises(
+            OutputError, match="written by a later version .* layout 1000.* use that version"
+        ),
+        Catalog(str(tmp_path), at_noon),
+    ):
+        pass
+
+    assert (tmp_path / "catalog.sqlite").read_bytes() == before

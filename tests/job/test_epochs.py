@@ -14,7 +14,7 @@ from pipeline.epochs import run_epoch
 from pipeline.errors import OutputError
 from schemas.records import MnsMessage
 from tests.job.oracle import current_rows, event_id
-from tests.job.small_job import NOON, SmallJob, report
+from tests.job.small_job import NOON, SmallJob, answer, report
 
 pytestmark = pytest.mark.integration
 
@@ -243,6 +243,14 @@ def a_busy_week(random: Random) -> Iterator[MnsMessage | tuple[str, tuple[str, .
                 microsecond=0
             )
             enqueued_at = sent_at + timedelta(seconds=random.randrange(1, 600))
+            if random.random() < 0.2:
+                yield answer(
+                    biz_id,
+                    phone,
+                    err_code=random.choice(("DELIVERED", "EXPIRED", None)),
+                    requested_at=requested_at,
+                    asked_at=sent_at + timedelta(seconds=random.randrange(600)),
+                )
             if random.random() < 0.1:
                 continue
             told = None if random.random() < 0.1 else phone

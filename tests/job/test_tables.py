@@ -1,6 +1,7 @@
 """Rows to Parquet: one file per Beijing day, with the contract's columns."""
 
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def sends(*requested_at: datetime) -> pa.Table:
 
 def read_all_keys(path: str) -> list[pa.Table]:
     hashes = keys.distinct_hashes([pa.array(["0"])])
-    return list(read_rows_of_keys(path, ["requested_at"], "biz_id", hashes))
+    return list(read_rows_of_keys(tables.OPEN_SENDS, path, ["requested_at"], "biz_id", hashes))
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1], whole[:4] + bytes(len(whole) - 12) + whole[-8:]):
         path.write_bytes(damaged)
-        for read in (read_rows, read_metadata, read_all_keys):
+        for read in (partial(read_rows, tables.OPEN_SENDS), read_metadata, read_all_keys):
             with pytest.raises(
                 TableFileError, match=f"^The file {path} of the dataset is damaged "
             ):
@@ -69,11 +70,20 @@ def test_only_the_rows_of_the_keys_are_read_of_a_file(
     assert read_metadata(path).num_row_groups == 4
 
     hashes = keys.distinct_hashes([pa.array(["6", "unknown"]), pa.array(["2", "3"])])
-    found = list(read_rows_of_keys(path, ["requested_at", "biz_id"], "biz_id", hashes))
+    found = list(
+        read_rows_of_keys(tables.OPEN_SENDS, path, ["requested_at", "biz_id"], "biz_id", hashes)
+    )
 
     assert [part.column("biz_id").to_pylist() for part in found] == [["2", "3"], ["6"]]
     assert found[1].column_names == ["requested_at", "biz_id"]
-    assert list(read_rows_of_keys(path, ["biz_id"], "biz_id", keys.distinct_hashes([]))) == []
+    assert (
+        list(
+            read_rows_of_keys(
+                tables.OPEN_SENDS, path, ["biz_id"], "biz_id", keys.distinct_hashes([])
+            )
+        )
+        == []
+    )
 
 
 def test_only_parquet_files_count_as_written(tmp_path: Path) -> None:
@@ -105,6 +115,16 @@ def test_a_file_says_where_it_is_and_how_large(tmp_path: Path) -> None:
         size=(tmp_path / file.path).stat().st_size,
     )
     assert Path(file.path).parent == Path("open_sends", "dt=2026-11-02")
+
+
+def test_a_file_says_which_version_of_which_contract_its_rows_have(tmp_path: Path) -> None:
+    (file,) = write_table(tables.OPEN_SENDS, sends(MIDNIGHT), str(tmp_path))
+
+    said = read_metadata(str(tmp_path / file.path)).metadata
+
+    assert said[b"sms_receipts.contract"] == b"send_log_entry"
+    fingerprint = contract("send_log_entry").fingerprint
+    assert said[b"sms_receipts.schema_fingerprint"].decode() == fingerprint
 
 
 def test_two_files_of_one_day_never_share_a_name(tmp_path: Path) -> None:

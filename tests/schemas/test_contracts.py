@@ -38,6 +38,7 @@ def test_there_is_one_contract_for_each_record() -> None:
         "failed_event",
         "inbound_sms",
         "mns_message",
+        "query_answer",
         "send_log_entry",
         "unreported_send",
     )
@@ -98,7 +99,12 @@ def test_an_encoded_record_reads_back_with_defaults_filled_in() -> None:
     encoded = io.BytesIO(compiled.encode(REPORT))
     decoded = fastavro.schemaless_reader(encoded, compiled.schema, None)
     optional = ("phone_number", "err_code", "err_msg", "out_id", "sms_size", "report_time")
-    assert decoded == {**REPORT, "unknown_fields": {}, **dict.fromkeys(optional)}
+    assert decoded == {
+        **REPORT,
+        "unknown_fields": {},
+        "origin": "mns",
+        **dict.fromkeys(optional),
+    }
 
 
 def test_a_field_with_a_default_may_be_absent_from_a_batch_too() -> None:
@@ -147,11 +153,22 @@ def test_an_enum_takes_its_symbols_only() -> None:
 
 def report_batch(**changes: pa.Array) -> pa.RecordBatch:
     batch = pa.RecordBatch.from_pylist(
-        [{**REPORT, "unknown_fields": {}}], schema=contract("delivery_report").arrow
+        [{**REPORT, "unknown_fields": {}, "origin": "mns"}],
+        schema=contract("delivery_report").arrow,
     )
     for name, column in changes.items():
         batch = batch.set_column(batch.schema.names.index(name), batch.schema.field(name), column)
     return batch
+
+
+def test_rows_of_an_earlier_version_are_completed_with_defaults() -> None:
+    compiled = contract("delivery_report")
+    earlier = pa.Table.from_batches([report_batch().drop_columns(["origin", "unknown_fields"])])
+    assert compiled.complete(earlier).to_pylist() == report_batch().to_pylist()
+    assert compiled.complete(earlier).schema == compiled.arrow
+    assert compiled.complete(earlier, ["origin", "biz_id"]).to_pylist() == [
+        {"origin": "mns", "biz_id": REPORT["biz_id"]}
+    ]
 
 
 def test_a_batch_that_fits_is_taken() -> None:

@@ -1,0 +1,1 @@
+"""Tests of what puts history right: reconcile and audit."""
