@@ -108,7 +108,7 @@ def archived_bodies(archive: str, since: datetime) -> Iterator[bytes]:
         ArchiveFileError: a file is damaged.
     """
     for file in archived_answers(archive, since):
-        for batch in read_archive(file.path):
+        for batch in read_archive(file.path).batches:
             recent = batch.filter(pc.greater_equal(batch["enqueued_at"], pa.scalar(since)))
             yield from recent["body"].to_pylist()
 

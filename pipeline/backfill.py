@@ -126,7 +126,9 @@ def _require_no_new_damage(
         known = {
             message_id
             for file in files
-            for message_id in tables.read_rows(catalog.absolute(file.path), ["message_id"])
+            for message_id in tables.read_rows(
+                tables.FAILED_EVENTS, catalog.absolute(file.path), ["message_id"]
+            )
             .column("message_id")
             .to_pylist()
         }

@@ -28,6 +28,7 @@ from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import consumed_up_to, send_log_slices
 from transforms import tables
 from transforms.archive import ArchiveError, ArchiveFile, list_archive
+from transforms.decode_query import QUERY_MESSAGE_TYPE
 from transforms.intake import Scope
 from transforms.manifest import Manifest, read_manifest
 from transforms.match import Patience
@@ -95,6 +96,13 @@ class NewInput:
     def messages(self) -> int:
         """How many messages wait in the archive files."""
         return sum(file.messages for file in self.archive_files)
+
+    @property
+    def answers(self) -> int:
+        """How many of them are answers that reconcile has archived: no queue brought them."""
+        return sum(
+            file.messages for file in self.archive_files if file.queue_name == QUERY_MESSAGE_TYPE
+        )
 
 
 def epochs_of(new: NewInput) -> Iterator[NewInput]:

@@ -31,8 +31,9 @@ class RunCounts:
         landed: sums of :class:`Landed`, by its names.
         processed: the counts of all epochs, as one.
         epochs: how many were committed.
-        pending_before: archived messages that an earlier run had left unprocessed.
-        pending_after: archived messages that this run leaves unprocessed.
+        pending_before: archived messages of the queues that an earlier run had left unprocessed.
+        pending_after: archived messages of the queues that this run leaves unprocessed.
+        answers: processed messages that reconcile had archived.
     """
 
     landed: Counter[str] = field(default_factory=Counter)
@@ -40,6 +41,7 @@ class RunCounts:
     epochs: int = 0
     pending_before: int = 0
     pending_after: int = 0
+    answers: int = 0
 
     def add_epoch(self, counts: Mapping[str, int]) -> None:
         """Add a committed epoch."""

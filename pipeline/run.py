@@ -98,11 +98,11 @@ class _MainJob:
 
     def look_back(self) -> None:
         """Process what an earlier run has left, whether or not the queues can be read today."""
-        pending = find_new_input(self._catalog, self._settings).messages
+        new = find_new_input(self._catalog, self._settings)
         delete_unfinished_files(self._settings.archive, self._clock())
-        self._health.counts.pending_before = pending
-        if pending:
-            self._say(f"archive: {pending:,} messages wait since an earlier run")
+        self._health.counts.pending_before = new.messages - new.answers
+        if new.messages:
+            self._say(f"archive: {new.messages:,} messages wait since an earlier run")
             self.process()
 
     def land(self, until: Until, *, tells: bool) -> None:
@@ -136,6 +136,7 @@ class _MainJob:
             epoch = run_epoch(self._catalog, self._settings, batch, as_of)
             done += len(batch.archive_files)
             self._health.note_epoch(epoch, self._clock())
+            self._health.counts.answers += batch.answers
             self._note_backlog(new.archive_files[done:])
             self._say(
                 f"epoch: {epoch['messages']:,} messages and {epoch['sends']:,} sends; "
@@ -158,7 +159,8 @@ class _MainJob:
     def finished(self) -> RunCounts:
         """The counts, at the end."""
         counts = self._health.counts
-        counts.pending_after = find_new_input(self._catalog, self._settings).messages
+        new = find_new_input(self._catalog, self._settings)
+        counts.pending_after = new.messages - new.answers
         return counts
 
     def _note_backlog(self, files: Sequence[ArchiveFile]) -> None:

@@ -83,6 +83,7 @@ def run_summary(counts: RunCounts) -> str:
         Line("lost leases", landed["lost_leases"], "ended before their message was settled"),
         Line("receive faults", landed["receive_faults"], "receives that were tried again"),
         Line("pending before", counts.pending_before, "archived by an earlier run"),
+        Line("answers", counts.answers, "of Alibaba, archived by reconcile"),
         *_processed_lines(processed),
         Line("pending after", counts.pending_after, "archived, not processed yet"),
     ]
@@ -113,7 +114,7 @@ def require_closed_ledger(counts: RunCounts) -> str:
         (
             "processed",
             counts.pending_before + landed["archived"],
-            messages + counts.pending_after,
+            messages - counts.answers + counts.pending_after,
         ),
     )
     for name, came, went in balances:

@@ -312,7 +312,9 @@ def _read_whole(file: ArchiveFile) -> ArchivedMessages | None:
                 return None
         frame = _session().read_avro(file.path)
         batches = [batch.to_pyarrow() for batch in frame.execute_stream()]
-        table = pa.Table.from_batches(batches).select(schema.names).cast(schema)
+        rows = pa.Table.from_batches(batches)
+        known = pa.schema([field for field in schema if field.name in rows.schema.names])
+        table = contract("mns_message").complete(rows.select(known.names).cast(known))
     except OSError:
         raise
     except Exception:  # noqa: BLE001 - datafusion raises Exception itself

@@ -102,7 +102,7 @@ def count_avro_records(file: BinaryIO) -> int:
         DamagedAvroError: the header is none, or a block is cut short or not followed by its marker.
     """
     size = os.fstat(file.fileno()).st_size
-    marker = _read_header(file)
+    marker, _ = _read_header(file)
     position, records = file.tell(), 0
     while position < size:
         head = _head(file.read(_HEAD_BYTES))
@@ -126,7 +126,8 @@ def salvage(data: bytes, contract: Contract) -> Iterator[pa.RecordBatch | Damage
 
     Args:
         data: the file.
-        contract: of its records; the schema in the header is not asked.
+        contract: of its records. The schema in the header is asked about blocks that do not fit it: those
+            of an earlier version.
 
     Yields:
         The records of a block, or a part that holds no whole block, in the order of the file.
@@ -134,9 +135,12 @@ def salvage(data: bytes, contract: Contract) -> Iterator[pa.RecordBatch | Damage
     # The last block ends with the marker, too; unless the file ends in zeros, as after a crash.
     last = data[-_MARKER_BYTES:]
     markers = [last] if len(set(last)) > 1 else []
+    schemas: list[Any] = [contract.schema]
     try:
         header = io.BytesIO(data)
-        markers.append(_read_header(header))
+        marker, written = _read_header(header)
+        markers.append(marker)
+        schemas.append(written)
         damaged_from = position = header.tell()
     except DamagedAvroError:
         damaged_from, position = 0, _behind(markers, data, 0)
@@ -144,7 +148,9 @@ def salvage(data: bytes, contract: Contract) -> Iterator[pa.RecordBatch | Damage
     while position < len(data):
         head = _head(data[position : position + _HEAD_BYTES])
         start = position + head.length
-        records = _decoded(data[start : start + head.size], head.records, contract)
+        block = data[start : start + head.size]
+        decoded = (_decoded(block, head.records, contract, schema) for schema in schemas)
+        records = next((batch for batch in decoded if batch is not None), None)
         if records is not None:
             if damaged_from < position:
                 yield _damaged_part(data, damaged_from, position, claimed)
@@ -163,14 +169,14 @@ def _damaged_part(data: bytes, start: int, end: int, records: int) -> DamagedPar
     return DamagedPart(start, end - start, records, original)
 
 
-def _read_header(file: BinaryIO) -> bytes:
-    """Read up to the first block; return the marker."""
+def _read_header(file: BinaryIO) -> tuple[bytes, Any]:
+    """Read up to the first block; return the marker and the schema."""
     try:
-        fastavro.reader(file)  # leaves the file behind its header
+        schema = fastavro.reader(file).writer_schema  # leaves the file behind its header
     except Exception:  # noqa: BLE001 - whatever a decoder raises on bytes that are no Avro; it quotes them
         raise DamagedAvroError("no Avro header") from None
     file.seek(-_MARKER_BYTES, os.SEEK_CUR)
-    return file.read(_MARKER_BYTES)
+    return file.read(_MARKER_BYTES), schema
 
 
 def _behind(markers: Iterable[bytes], data: bytes, position: int) -> int:
@@ -194,15 +200,15 @@ def _long(file: BinaryIO) -> int:
     return int(number)
 
 
-def _decoded(block: bytes, count: int, contract: Contract) -> pa.RecordBatch | None:
-    """Decode a block; None if it is not the whole of as many records, or of none."""
+def _decoded(block: bytes, count: int, contract: Contract, written: Any) -> pa.RecordBatch | None:
+    """Decode a block that a schema wrote; None if it is not the whole of as many records, or of none."""
     records: list[Any] = []
     try:
         decompressor = zstd.ZstdDecompressor()
         content = decompressor.decompress(block, max_length=_LARGEST_BLOCK_BYTES)
         file = io.BytesIO(content)
         while file.tell() < len(content):
-            records.append(fastavro.schemaless_reader(file, contract.schema, None))
+            records.append(fastavro.schemaless_reader(file, written, contract.schema))
         is_whole = decompressor.eof and not decompressor.unused_data and len(records) == count > 0
         return contract.batch(records) if is_whole else None
     except Exception:  # noqa: BLE001 - whatever a decoder raises on bytes that are no Avro

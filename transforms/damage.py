@@ -80,6 +80,7 @@ def failed_parts(archived: ArchivedMessages, failed_at: datetime) -> DecodedMess
     return DecodedMessages(
         reports=contract("delivery_report").batch([]),
         inbound=contract("inbound_sms").batch([]),
+        answers=contract("query_answer").batch([]),
         failed=failed_batch(events),
         counts=Counter(
             {

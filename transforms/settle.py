@@ -96,9 +96,9 @@ def _settled_files(
         rows = [
             found
             for path in paths
-            for found in read_rows_of_keys(path, ENRICHED_SCHEMA.names, "event_id", hashes)
+            for found in read_rows_of_keys(table, path, ENRICHED_SCHEMA.names, "event_id", hashes)
         ]
-        return pa.concat_tables([ENRICHED_SCHEMA.empty_table(), *rows], promote_options="default")
+        return pa.concat_tables([ENRICHED_SCHEMA.empty_table(), *rows])
 
     enriched = enrich(facts, settling.patience, fetch_rows)
     inbound = _unseen(slices, Kind.INBOUND, tables.INBOUND_SMS, counts)

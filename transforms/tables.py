@@ -112,7 +112,7 @@ def read_rows(table: Table, path: str, columns: Sequence[str] | None = None) -> 
 
 
 def read_rows_of_keys(
-    path: str, columns: Sequence[str], key: str, hashes: keys.Hashes
+    table: Table, path: str, columns: Sequence[str], key: str, hashes: keys.Hashes
 ) -> Iterator[pa.Table]:
     """Read the rows of a file of a table that belong to some keys, a row group at a time.
 
@@ -120,7 +120,8 @@ def read_rows_of_keys(
     memory than a row group takes, however long the file is.
 
     Args:
-        path: the file.
+        table: the table.
+        path: the file, whichever version of the contract it was written with.
         columns: what to read.
         key: the column that holds the keys, strings without nulls.
         hashes: of the keys, as ``keys.distinct_hashes`` gives them. Keys that share a hash with one of them
@@ -130,10 +131,12 @@ def read_rows_of_keys(
         TableFileError: the file is damaged.
     """
     with reading(path), pq.ParquetFile(path) as file:
+        names = [name for name in columns if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
             of_keys = keys.are_among(file.read_row_group(group, [key]).column(key), hashes)
             if of_keys.any():
-                yield file.read_row_group(group, list(columns)).filter(pa.array(of_keys))
+                rows = file.read_row_group(group, names).filter(pa.array(of_keys))
+                yield contract(table.contract).complete(rows, columns)
 
 
 def read_metadata(path: str) -> pq.FileMetaData:

@@ -73,7 +73,7 @@ def decoded_records(archive: Path) -> dict[str, list[dict[str, Any]]]:
     """Decode an archive; the records by contract, as JSON has them."""
     records: dict[str, list[dict[str, Any]]] = {}
     for file in list_archive(str(archive)):
-        for batch in read_archive(file.path):
+        for batch in read_archive(file.path).batches:
             decoded = decode_messages(batch, failed_at=_EPOCH)
             for name, rows in (
                 ("delivery_report", decoded.reports),

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from pipeline.__main__ import main
 from tests.history.past import AWAITING, DELIVERED, FAILED, SMS, History, wait_until
+from tests.job.commands import Job
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -74,6 +76,24 @@ def test_an_outage_of_the_api_is_waited_out_by_who_follows(history: History) -> 
     done = history.follow("--again_after_secs=0", until=until)
     assert [line for line in history.said if "No usable answer comes from" in line]
     assert done.counts["awaiting"] == 2 * AWAITING
+
+
+def test_a_job_that_follows_brings_the_answers_into_the_tables(
+    history: History, tmp_path: Path
+) -> None:
+    job = Job(history.past.emulator, tmp_path)
+    job.send_log.symlink_to(history.own_log)
+    with job.follow("--epoch_secs=0.5") as following:
+        following.wait_for(rf"epoch: \d+ messages and {SMS} sends")
+        done = history.reconcile()
+        following.wait_for(rf"epoch: {SMS} messages and 0 sends")
+        stopped = following.stop()
+
+    assert not done.is_processed
+    assert stopped.exit_code == 0, stopped.err
+    assert "The ledger is closed" in stopped.out
+    assert stopped.counts["answers"] == SMS
+    assert len(history.tables().current()) == DELIVERED + FAILED
 
 
 def test_a_dry_run_and_a_wrong_flag(history: History, capsys: pytest.CaptureFixture[str]) -> None:
