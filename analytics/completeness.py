@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -50,7 +50,7 @@ WITH by_send AS (
         day, count(*) AS logged,
         count(*) FILTER (state <> 'reported') AS silent
     FROM sends
-    WHERE ($sign IS NULL OR sign_name = $sign)
+    WHERE ($sign IS NULL OR sign_name = $sign) AND ($templates IS NULL OR template_code IN $templates)
     GROUP BY day
 ),
 by_report AS (
@@ -58,7 +58,9 @@ by_report AS (
         day, count(*) FILTER (success) AS delivered,
         count(*) FILTER (NOT success) AS failed
     FROM reports
-    WHERE ($sign IS NULL OR sign_name = $sign) AND (match <> 'orphan' OR phone_number IS NOT NULL)
+    WHERE
+        ($sign IS NULL OR sign_name = $sign) AND ($templates IS NULL OR template_code IN $templates)
+        AND (match <> 'orphan' OR phone_number IS NOT NULL)
     GROUP BY day
 )
 SELECT
@@ -109,9 +111,20 @@ def silent_sends(
 
 
 def count_by_day(
-    dataset: str | os.PathLike[str], first: date, last: date, sign_name: str | None
+    dataset: str | os.PathLike[str],
+    first: date,
+    last: date,
+    sign_name: str | None = None,
+    template_codes: Sequence[str] | None = None,
 ) -> list[DayCounts]:
-    """Count the SMS of each Beijing day that has some, of one sign or of all.
+    """Count the SMS of each Beijing day that has some.
+
+    Args:
+        dataset: the directory that ``sms-receipts run`` writes.
+        first: the first day.
+        last: the last one.
+        sign_name: of one sign; None for all.
+        template_codes: of these templates, so of no orphan; None for all.
 
     Raises:
         DatasetError: there is no dataset, or a file of it is damaged.
@@ -119,7 +132,8 @@ def count_by_day(
 
     def ask(snapshot: Snapshot) -> pa.Table:
         with closing(open_snapshot(snapshot, first, last, None)) as connection:
-            return connection.sql(_BY_DAY, params={"sign": sign_name}).to_arrow_table()
+            chosen = {"sign": sign_name, "templates": template_codes}
+            return connection.sql(_BY_DAY, params=chosen).to_arrow_table()
 
     return [DayCounts(**row) for row in _answer(dataset, ask).to_pylist()]
 

@@ -101,7 +101,9 @@ def audit(options: AuditOptions, clock: Callable[[], datetime]) -> Audit:
     except OperatorError:
         pass  # an account that may not send abroad may be told so instead of zeros
     try:
-        ours = count_by_day(options.dataset, options.first, options.last, options.sign_name)
+        ours = count_by_day(
+            options.dataset, options.first, options.last, options.sign_name, options.template_codes
+        )
     except DatasetError as error:
         raise OperatorError(str(error)) from None
     days = compare(options.first, options.last, theirs, ours)
@@ -160,6 +162,7 @@ def document(audited: Audit) -> str:
             "from": options.first.isoformat(),
             "to": options.last.isoformat(),
             "sign_name": options.sign_name,
+            "template_type": options.template_type,
             "tolerance": options.tolerance,
             "is_within_tolerance": not audited.gaps,
             "days": [
@@ -235,12 +238,16 @@ def _totals(api: SmsApi, options: AuditOptions, *, abroad: bool) -> list[DayTota
     while True:
         try:
             return api.send_statistics(
-                options.first, options.last, abroad=abroad, sign_name=options.sign_name
+                options.first,
+                options.last,
+                abroad=abroad,
+                sign_name=options.sign_name,
+                template_type=options.template_type,
             )
         except RefusedQuestionError as refusal:
             raise OperatorError(
                 f"Alibaba will not tell its totals of {options.first} to {options.last} ({refusal}): ask for "
-                "fewer or later days, and check --sign_name."
+                "fewer or later days, and check --sign_name and --template_type."
             ) from None
         except TransientError as fault:
             failures += 1

@@ -16,6 +16,8 @@ from pipeline.sms_api import DYSMSAPI_ENDPOINT, MOST_QUERIES_PER_SEC, QUERY_DAYS
 from transforms.moments import day_name
 
 _MOST_WORKERS: Final = 256
+# QuerySendStatistics (397330).
+_TEMPLATE_TYPES: Final = (0, 1, 2, 3, 7)
 _LONGEST_SECS: Final = QUERY_DAYS * 24 * 3600
 
 
@@ -50,13 +52,19 @@ class ReconcileOptions:
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What ``sms-receipts audit`` was asked to do: compare Beijing days; ``tolerance`` is a share."""
+    """What ``sms-receipts audit`` was asked to do: compare Beijing days.
+
+    ``template_codes`` are the templates of ``template_type``: the tables know codes, Alibaba's totals types.
+    ``tolerance`` is a share.
+    """
 
     dataset: str
     dysmsapi_endpoint: str
     first: date
     last: date
     sign_name: str | None
+    template_type: int | None
+    template_codes: Sequence[str] | None
     tolerance: float
     json: bool
 
@@ -161,6 +169,19 @@ def audit_options(argv: Sequence[str]) -> AuditOptions:
     parser.add_argument("--to", dest="last", required=True, help="last Beijing day, YYYY-MM-DD")
     parser.add_argument("--sign_name", help="only the SMS of this sign")
     parser.add_argument(
+        "--template_type",
+        type=int,
+        choices=_TEMPLATE_TYPES,
+        help="only the SMS of templates of this type (0 verification code, 1 notification, 2 promotion, "
+        "3 abroad, 7 digital); needs their codes",
+    )
+    parser.add_argument(
+        "--template_code",
+        dest="template_codes",
+        action="append",
+        help="with --template_type: a template of it, as the send log names it; once for each",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=0.001,
@@ -173,6 +194,11 @@ def audit_options(argv: Sequence[str]) -> AuditOptions:
     first, last = _days(flags.first, flags.last)
     if first is None or last is None:
         raise OperatorError("--from and --to must be days, as 2026-11-01 is.")
+    if (flags.template_type is None) != (flags.template_codes is None):
+        raise OperatorError(
+            "--template_type and --template_code go together: Alibaba counts by the type of a template, the "
+            "send log names its code."
+        )
     if not 0 <= flags.tolerance <= 1:
         raise OperatorError("--tolerance must be a share from 0 to 1, as 0.001 is.")
     return AuditOptions(
@@ -181,6 +207,8 @@ def audit_options(argv: Sequence[str]) -> AuditOptions:
         first=first,
         last=last,
         sign_name=flags.sign_name,
+        template_type=flags.template_type,
+        template_codes=flags.template_codes,
         tolerance=flags.tolerance,
         json=flags.json,
     )

@@ -150,7 +150,13 @@ class SmsApi:
             page += 1
 
     def send_statistics(
-        self, first: date, last: date, *, abroad: bool, sign_name: str | None = None
+        self,
+        first: date,
+        last: date,
+        *,
+        abroad: bool,
+        sign_name: str | None = None,
+        template_type: int | None = None,
     ) -> list[DayTotals]:
         """Return Alibaba's totals of the Beijing days ``first`` to ``last``; days without SMS may be absent.
 
@@ -159,6 +165,7 @@ class SmsApi:
             last: the last day.
             abroad: of the SMS to other places than the mainland, instead of those to the mainland.
             sign_name: of one sign only.
+            template_type: of the templates of one type only, as Alibaba numbers them.
 
         Raises:
             TransientError: worth another try.
@@ -173,6 +180,7 @@ class SmsApi:
                 end_date=last.strftime("%Y%m%d"),
                 is_globe=2 if abroad else 1,
                 sign_name=sign_name,
+                template_type=template_type,
                 page_size=_PAGE_ROWS,
                 page_index=page,
             )

@@ -57,6 +57,11 @@ def test_the_exit_code_tells_whether_the_tables_are_complete(
     one_sign = history.audit("--sign_name=星河商城")
     assert 0 < sum(day.theirs.total for day in one_sign.days) < SMS
     assert one_sign.gaps == []
+    one_type = history.audit("--template_type=0", "--template_code=SMS_154950901")
+    assert 0 < sum(day.theirs.total for day in one_type.days) < SMS
+    assert one_type.gaps == []
+    # A code is missing, or is none of the type.
+    assert history.audit("--template_type=2", "--template_code=SMS_154950901").gaps
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def test_totals_of_one_day_add_up_and_a_day_that_nobody_names_is_empty() -> None
 
 
 def audited(*days: AuditedDay, last: date = DAY, today: date = TODAY, forgotten: int = 0) -> Audit:
-    options = AuditOptions("/data", "http://localhost", DAY, last, None, 0.001, json=False)
+    options = AuditOptions(
+        "/data", "http://localhost", DAY, last, None, None, None, 0.001, json=False
+    )
     return Audit(options, today, days, forgotten)
 
 
@@ -127,6 +129,7 @@ def test_the_document_holds_the_same_figures() -> None:
         "from": "2026-11-01",
         "to": "2026-11-01",
         "sign_name": None,
+        "template_type": None,
         "tolerance": 0.001,
         "is_within_tolerance": False,
     }

@@ -47,14 +47,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_current_outcome_of_every_sms_counts_once(dataset: Path) -> None:
-    assert count_by_day(dataset, FIRST, LAST, None) == [
+    assert count_by_day(dataset, FIRST, LAST) == [
         DayCounts(FIRST, logged=4, silent=1, delivered=3, failed=1),
         DayCounts(LAST, logged=2, silent=2, delivered=0, failed=0),
     ]
 
 
 def test_days_and_signs_can_be_chosen(dataset: Path) -> None:
-    assert [each.day for each in count_by_day(dataset, LAST, LAST, None)] == [LAST]
+    assert [each.day for each in count_by_day(dataset, LAST, LAST)] == [LAST]
     assert count_by_day(dataset, FIRST, LAST, "Another") == [
         DayCounts(FIRST, logged=1, silent=0, delivered=1, failed=0)
     ]
@@ -80,3 +80,10 @@ def test_sends_without_a_report_are_listed_oldest_first(dataset: Path) -> None:
 def test_sends_that_were_asked_about_are_left_out(dataset: Path) -> None:
     ever = datetime(2027, 1, 1, tzinfo=timezone.utc)
     assert silent(dataset, NOON[DAY_1], ever, left_out=("6", "nobody's")) == ["8", "7"]
+
+
+def test_templates_can_be_chosen_and_orphans_have_none(dataset: Path) -> None:
+    assert count_by_day(dataset, FIRST, FIRST, template_codes=["SMS_0", "SMS_1"]) == [
+        DayCounts(FIRST, logged=4, silent=1, delivered=2, failed=1)
+    ]
+    assert count_by_day(dataset, FIRST, FIRST, template_codes=["SMS_0"]) == []

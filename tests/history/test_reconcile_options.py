@@ -69,6 +69,8 @@ def test_the_flags_of_audit() -> None:
         ([], "the following arguments are required: --from, --to"),
         (["--from=", "--to=2026-11-01"], "--from and --to must be days"),
         ([*DAYS, "--tolerance=2"], "--tolerance must be a share from 0 to 1"),
+        ([*DAYS, "--template_type=1"], "--template_type and --template_code go together"),
+        ([*DAYS, "--template_code=SMS_1"], "--template_type and --template_code go together"),
         ([*DAYS, "--runner=FlinkRunner"], "unrecognized arguments: --runner=FlinkRunner"),
     ],
 )
