@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="sms-receipts",
-    version="0.1.0",
+    version="0.2.0",
     description="Alibaba Cloud SMS delivery reports, from the MNS queues to analytics tables, on Apache Beam",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -183,5 +183,7 @@ def _decode_alone(message: Message, message_id: str) -> Outcome:
 
 def _complete(schema_name: str, record: Mapping[str, Any], message_id: str) -> dict[str, Any]:
     row = {**record, "message_id": message_id, "enqueued_at": ENQUEUED_AT}
+    if schema_name == "delivery_report":
+        row["origin"] = "mns"
     require_contract(schema_name, row)
     return row

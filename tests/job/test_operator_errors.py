@@ -173,7 +173,7 @@ def test_a_full_disk_loses_nothing(
     one_bundle = "--mns_max_bundle_secs=15"
 
     # Bytes that a file may have. First not even the catalog fits, then not the archive, then not the tables.
-    assert re.search(r"The dataset .* \(disk I/O error\): free ", told(job.run(limit_bytes=40_000)))
+    assert re.search(r"The dataset .* \(disk I/O error\): free ", told(job.run(limit_bytes=10_000)))
     assert re.search(
         r"The archive .* \(File too large\): free ", told(job.run(one_bundle, limit_bytes=100_000))
     )

@@ -125,6 +125,7 @@ def test_a_refused_line_becomes_a_failed_event_with_its_exact_bytes(tmp_path: Pa
         "enqueued_at": None,
         "failed_at": FAILED_AT,
         "attempt": 1,
+        "replayed_at": None,
         "pipeline_version": event["pipeline_version"],
     }
     assert got.counts == {

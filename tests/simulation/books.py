@@ -75,10 +75,11 @@ class Books:
                 "message_id": message_id,
                 "enqueued_at": archived.messages[message_id]["enqueued_at"],
             }
+            reports = [row | stamped | {"origin": "mns"} for row in said.reports]
             messages.append(
                 Meant(
                     archived.messages[message_id],
-                    [row | stamped for row in said.reports],
+                    reports,
                     said.inbound | stamped if said.inbound else None,
                 )
             )
