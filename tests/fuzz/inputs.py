@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from tests.decode.samples import GLOBE, INTERNATIONAL, MAINLAND, OLDER_INTERNATIONAL, REPLY
+from transforms.decode_query import QUERY_MESSAGE_TYPE
 
 MAX_BODY_BYTES: Final = 64 * 1024  # MNS takes no larger one
 
@@ -28,10 +29,15 @@ class Message(NamedTuple):
 
 
 _TYPES: Final = ["SmsReport"] * 12 + ["DypnsSmsVerifyReport"] * 2 + ["SmsUp"] * 4
-_RARE_TYPES: Final = ["GlobeSmsReport"] * 4 + ["VoiceReport", "", PHONE]
+_RARE_TYPES: Final = ["GlobeSmsReport"] * 4 + [QUERY_MESSAGE_TYPE] * 4 + ["VoiceReport", "", PHONE]
 
 _MAINLAND: Final = {**MAINLAND, "phone_number": PHONE, "out_id": SECRETS[3], "err_msg": SECRETS[1]}
 _REPLY: Final = {**REPLY, "phone_number": PHONE, "content": SECRETS[4]}
+_ASKED: Final = {"biz_id": "1", "phone_number": PHONE, "requested_at_ms": 1_793_505_600_000}
+_DETAIL: Final = {
+    "SendStatus": 3, "ErrCode": "DELIVERED", "OutId": SECRETS[3], "PhoneNum": PHONE, "TemplateCode": "SMS_1",
+    "SendDate": "2026-11-01 12:00:00", "ReceiveDate": "2026-11-01 12:00:04",
+}  # fmt: skip
 _SAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "SmsReport": [
         _MAINLAND, _MAINLAND, _MAINLAND, _MAINLAND,
@@ -45,6 +51,11 @@ _SAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         _REPLY,
         {**_REPLY, "send_time": "20261101123000", "sequence_id": 1234567890},
         {**_REPLY, "sign_name": SECRETS[2]},
+    ],
+    QUERY_MESSAGE_TYPE: [
+        {**_ASKED, "details": [_DETAIL, {**_DETAIL, "SendStatus": 2, "ErrCode": "EXPIRED"}]},
+        {**_ASKED, "details": [{**_DETAIL, "SendStatus": "1", "ReceiveDate": ""}]},
+        {**_ASKED, "details": [], "refusal": "isv.MOBILE_NUMBER_ILLEGAL"},
     ],
 }  # fmt: skip
 _ANY_SAMPLE: Final = [sample for samples in _SAMPLES.values() for sample in samples]

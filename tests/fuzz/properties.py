@@ -22,6 +22,7 @@ from schemas.contracts import contract
 from tests.decode.samples import ENQUEUED_AT, FAILED_AT, typed_messages
 from tests.fuzz.inputs import SECRETS, Message
 from transforms.decode import DecodedMessages, decode_messages
+from transforms.decode_query import QUERY_MESSAGE_TYPE, decode_answer
 from transforms.decode_shapes import decode_body, schema_of
 from transforms.failures import Stage, UnusableError
 from transforms.validate import require_contract
@@ -30,6 +31,10 @@ from transforms.validate import require_contract
 _JUDGED: Final = 16
 # A batch takes a fiftieth of this; what takes the square of its length takes more.
 _MOST_CPU_SECS: Final = 5.0
+# What the query API does not know of a report.
+_VERDICT: Final[dict[str, Any]] = {
+    "err_msg": None, "sms_size": None, "unknown_fields": {}, "origin": "query",
+}  # fmt: skip
 _REARRANGED: Final = 4  # and this is done with one batch in so many
 
 
@@ -47,6 +52,7 @@ class Outcome(NamedTuple):
 
     reports: list[dict[str, Any]]
     inbound: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
     failures: list[tuple[Stage, str, str]]
 
 
@@ -80,7 +86,10 @@ def discreet_logs() -> Iterator[None]:
 def glance_at_message(message: Message) -> None:
     """Decode one message by the careful way, which alone has branches to speak of."""
     with suppress(UnusableError):
-        decode_body(message.message_type, message.body)
+        if message.message_type == QUERY_MESSAGE_TYPE:
+            decode_answer(message.body)
+        else:
+            decode_body(message.message_type, message.body)
 
 
 def check_messages(messages: Sequence[Message]) -> Counter[str]:
@@ -117,17 +126,19 @@ def _check_arrangements(
 
 def _outcomes(decoded: DecodedMessages, messages: Sequence[Message]) -> list[Outcome]:
     """Give each message what came of it; what it brought is compared on the way."""
-    outcomes = [Outcome([], [], []) for _ in messages]
+    outcomes = [Outcome([], [], [], []) for _ in messages]
     for row in decoded.reports.to_pylist(maps_as_pydicts="strict"):
         outcomes[int(row["message_id"][1:])].reports.append(row)
     for row in decoded.inbound.to_pylist(maps_as_pydicts="strict"):
         outcomes[int(row["message_id"][1:])].inbound.append(row)
+    for row in decoded.answers.to_pylist():
+        outcomes[int(row["message_id"][1:])].answers.append(row)
     for row in decoded.failed.to_pylist():
         number = int(row["message_id"][1:])
         outcomes[number].failures.append((row["stage"], row["reason"], row["detail"]))
         brought = Message(row["message_type"], row["original"])
         assert brought == messages[number], f"message {number} is not kept as it was"
-        assert row["schema_name"] == schema_of(row["message_type"])
+        assert row["schema_name"] == _schema_of(row["message_type"])
     return outcomes
 
 
@@ -135,6 +146,7 @@ def _check_contracts(decoded: DecodedMessages) -> None:
     for name, rows in (
         ("delivery_report", decoded.reports),
         ("inbound_sms", decoded.inbound),
+        ("query_answer", decoded.answers),
         ("failed_event", decoded.failed),
     ):
         contract(name).require_batch(rows)
@@ -146,8 +158,9 @@ def _check_contracts(decoded: DecodedMessages) -> None:
 
 def _check_counts(decoded: DecodedMessages, outcomes: Sequence[Outcome]) -> None:
     """Require one end for each message, and a ledger that says so."""
-    for number, (reports, inbound, failures) in enumerate(outcomes):
-        ends = bool(reports or inbound) + len(failures)
+    for number, (reports, inbound, answers, failures) in enumerate(outcomes):
+        # The verdicts of an answer are reports as well.
+        ends = bool(reports or inbound or answers) + len(failures)
         assert ends == 1, f"message {number} has {ends} ends"
     counts = decoded.counts
     reasons = Counter(f"failed/{each.failures[0][1]}" for each in outcomes if each.failures)
@@ -166,24 +179,36 @@ def _check_counts(decoded: DecodedMessages, outcomes: Sequence[Outcome]) -> None
 def _decode_alone(message: Message, message_id: str) -> Outcome:
     """Decode one message by the careful way only."""
     stage: Stage = "decode"
+    records: dict[str, list[dict[str, Any]]] = {}
     try:
-        decoded = decode_body(message.message_type, message.body)
+        if message.message_type == QUERY_MESSAGE_TYPE:
+            answered = decode_answer(message.body)
+            records["delivery_report"] = [_VERDICT | row._asdict() for row in answered.reports]
+            asked = {"event_id": answered.event_id, **answered.question._asdict()}
+            records["query_answer"] = [{**asked, "answer": answered.answer}]
+        else:
+            decoded = decode_body(message.message_type, message.body)
+            records["delivery_report"] = [
+                {**row._asdict(), "origin": "mns"} for row in decoded.reports
+            ]
+            records["inbound_sms"] = [row._asdict() for row in decoded.inbound]
         stage = "validate"
-        rows = [
-            [_complete(name, record._asdict(), message_id) for record in records]
-            for name, records in (
-                ("delivery_report", decoded.reports),
-                ("inbound_sms", decoded.inbound),
-            )
-        ]
+        rows = {
+            name: [_complete(name, record, message_id) for record in of_name]
+            for name, of_name in records.items()
+        }
     except UnusableError as error:
-        return Outcome([], [], [(stage, error.reason, error.detail)])
-    return Outcome(rows[0], rows[1], [])
+        return Outcome([], [], [], [(stage, error.reason, error.detail)])
+    return Outcome(
+        rows["delivery_report"], rows.get("inbound_sms", []), rows.get("query_answer", []), []
+    )
+
+
+def _schema_of(message_type: str) -> str:
+    return "query_answer" if message_type == QUERY_MESSAGE_TYPE else schema_of(message_type)
 
 
 def _complete(schema_name: str, record: Mapping[str, Any], message_id: str) -> dict[str, Any]:
     row = {**record, "message_id": message_id, "enqueued_at": ENQUEUED_AT}
-    if schema_name == "delivery_report":
-        row["origin"] = "mns"
     require_contract(schema_name, row)
     return row
