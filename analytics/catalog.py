@@ -5,18 +5,21 @@ the commit that added it to the commit that removed it. Nothing here ever writes
 keeps one waiting: the catalog is in WAL mode and is read in one transaction.
 """
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 CATALOG_FILE: Final = "catalog.sqlite"
 # A file that was just committed may still stand below here, in the directory of the attempt that wrote it.
 STAGING_DIRECTORY: Final = "_staging"
 # The latest layout of the catalog that this version knows; the job counts it as SQLite's user_version.
-_LATEST_LAYOUT: Final = 1
+_LATEST_LAYOUT: Final = 2
+
+_T = TypeVar("_T")
 
 
 class DatasetError(Exception):
@@ -43,6 +46,41 @@ class Snapshot(NamedTuple):
     files: Mapping[str, Sequence[DataFile]]
 
 
+class CommitRecord(NamedTuple):
+    """One commit: ``kind`` is run, backfill, replay, compact or erase; ``as_of`` what it took for now."""
+
+    number: int
+    kind: str
+    as_of: datetime
+    committed_at: datetime
+
+
+class ReadFile(NamedTuple):
+    """An archive file that a commit has read, with the Beijing days (``YYYY-MM-DD``) of its records."""
+
+    commit: int
+    days: Sequence[str]
+
+
+class History(NamedTuple):
+    """The dataset as it is, and how it came to be.
+
+    Attributes:
+        snapshot: what it consists of.
+        commits: all that were ever made, by number.
+        added_by: the number of the commit that brought each current file, by the name of the file. A file
+            that merges others was brought by the commit that merged them.
+        archive_files: those that were read, by their path relative to the archive.
+        send_log: how many bytes of each file of the send log were read, by its absolute path.
+    """
+
+    snapshot: Snapshot
+    commits: Mapping[int, CommitRecord]
+    added_by: Mapping[str, int]
+    archive_files: Mapping[str, ReadFile]
+    send_log: Mapping[str, int]
+
+
 def read_snapshot(dataset: Path) -> Snapshot:
     """Read the current state of the dataset.
 
@@ -50,26 +88,75 @@ def read_snapshot(dataset: Path) -> Snapshot:
         DatasetError: there is no dataset at that place, no epoch was ever committed, the catalog is no
             catalog or one of a later version, or a file that it names is gone.
     """
+    snapshot, _ = _read(dataset, lambda _: None)
+    return snapshot
+
+
+def read_history(dataset: Path) -> History:
+    """Read the current state of the dataset, and all that the catalog knows of its past.
+
+    Raises:
+        DatasetError: as :func:`read_snapshot` does.
+    """
+    snapshot, (commits, added_by, archive_files, send_log) = _read(dataset, _past)
+    return History(
+        snapshot,
+        {
+            number: CommitRecord(number, kind, _moment(as_of_ms), _moment(committed_at_ms))
+            for number, kind, as_of_ms, committed_at_ms in commits
+        },
+        {Path(path).name: commit for path, commit in added_by},
+        {
+            path: ReadFile(commit, [_day_name(day) for day in json.loads(days)])
+            for path, commit, days in archive_files
+        },
+        dict(send_log),
+    )
+
+
+def _read(dataset: Path, read_more: Callable[[sqlite3.Connection], _T]) -> tuple[Snapshot, _T]:
+    """Read the current state, and more in the same transaction."""
     if not (dataset / CATALOG_FILE).is_file():
         raise DatasetError(
             f"There is no dataset at {dataset}: run `sms-receipts run` with its --dataset first, "
             "or point --dataset at one."
         )
-    files, epoch = _read_and_resolve(dataset)
+    files, epoch, more = _read_and_resolve(dataset, read_more)
     if epoch is None:
         raise DatasetError(
             f"The dataset at {dataset} has no committed epoch yet: let `sms-receipts run` finish one."
         )
     number, as_of_ms = epoch
-    return Snapshot(number, datetime.fromtimestamp(as_of_ms / 1000, timezone.utc), files)
+    return Snapshot(number, _moment(as_of_ms), files), more
+
+
+def _past(connection: sqlite3.Connection) -> Sequence[Sequence[tuple[Any, ...]]]:
+    """Read commits, current files, archive files and send log files."""
+    return [
+        connection.execute(question).fetchall()
+        for question in (
+            "SELECT epoch, kind, as_of_ms, committed_at_ms FROM epochs",
+            "SELECT path, added_by FROM data_files WHERE removed_by IS NULL",
+            "SELECT path, epoch, days FROM archive_files",
+            "SELECT path, consumed FROM send_log_files",
+        )
+    ]
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, timezone.utc)
+
+
+def _day_name(day: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
 def _read_and_resolve(
-    dataset: Path,
-) -> tuple[dict[str, list[DataFile]], tuple[int, int] | None]:
+    dataset: Path, read_more: Callable[[sqlite3.Connection], _T]
+) -> tuple[dict[str, list[DataFile]], tuple[int, int] | None, _T]:
     """List the current files and find each; once more if one was removed between the two."""
     for _ in range(2):
-        epoch, rows = _read_catalog(dataset / CATALOG_FILE)
+        epoch, rows, more = _read_catalog(dataset / CATALOG_FILE, read_more)
         files: dict[str, list[DataFile]] = {}
         missing: list[str] = []
         for path, table_name, day, row_count in rows:
@@ -79,7 +166,7 @@ def _read_and_resolve(
             else:
                 files.setdefault(table_name, []).append(DataFile(found, day, row_count))
         if not missing:
-            return files, epoch
+            return files, epoch, more
     raise DatasetError(
         f"The dataset at {dataset} lacks {len(missing)} file(s) that its catalog names, "
         f"{missing[0]} first: restore them, or recompute those days with `sms-receipts backfill`."
@@ -101,9 +188,9 @@ def _resolve(dataset: Path, path: str) -> Path | None:
 
 
 def _read_catalog(
-    file: Path,
-) -> tuple[tuple[int, int] | None, list[tuple[str, str, str | None, int]]]:
-    """Read (epoch, as_of_ms) of the last epoch and (path, table, day, rows) of every current file."""
+    file: Path, read_more: Callable[[sqlite3.Connection], _T]
+) -> tuple[tuple[int, int] | None, list[tuple[str, str, str | None, int]], _T]:
+    """Read (epoch, as_of_ms) of the last epoch, (path, table, day, rows) of every current file, and more."""
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")
@@ -120,9 +207,10 @@ def _read_catalog(
                 "SELECT path, table_name, dt, rows FROM data_files"
                 " WHERE removed_by IS NULL ORDER BY path"
             ).fetchall()
+            more = read_more(connection)
     except sqlite3.Error as error:
         raise DatasetError(
             f"The catalog {file} cannot be read ({type(error).__name__}): "
             "is it one that `sms-receipts run` wrote, and may you read its directory?"
         ) from error
-    return epoch, rows
+    return epoch, rows, more

@@ -23,8 +23,11 @@ usage: sms-receipts COMMAND [FLAGS]     (COMMAND --help explains the flags)
   report     answer questions from the tables
   reconcile  ask Alibaba about the sends that no report has come for
   audit      compare the tables with Alibaba's own totals of each day
+  explain    tell everything that is known about one send
   backfill   recompute days from the archive and the send log
   replay     try failed events again
+  compact    write days anew as few sorted files
+  erase      remove people from the tables and the archive, and show that they are gone
   emulator   serve the queues and the SMS API on this machine, for trials and tests
 """
 
@@ -119,6 +122,20 @@ def _audit(flags: Sequence[str]) -> int:
     return 1 if audited.gaps else 0
 
 
+def _explain(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    from pipeline.explain.story import explain
+    from pipeline.explain.text import document, text
+    from pipeline.options_explain import explain_options
+
+    options = explain_options(flags)
+    # As a report, it may be piped into head.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    explanation = explain(options, utc_now, _say)
+    sys.stdout.write(f"{document(explanation) if options.json else text(explanation)}\n")
+    return 0
+
+
 def _replay(flags: Sequence[str]) -> int:
     _quiet_libraries()
     from pipeline.catalog import Catalog
@@ -134,6 +151,41 @@ def _replay(flags: Sequence[str]) -> int:
     else:
         counts = dry_run(dataset, choice, utc_now(), _say)
     sys.stdout.write(f"\n{replay_summary(counts, dataset, is_applied=options.is_applied)}\n")
+    return 0
+
+
+def _compact(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    choose_allocator()
+    from pipeline.compact import compact, loose_days, plan, summary
+    from pipeline.options_compact import compact_options
+
+    options = compact_options(flags)
+    if options.dry_run:
+        sys.stdout.write(f"{plan(loose_days(options), options.dataset)}\n")
+        return 0
+    signal.signal(signal.SIGINT, _stop_by_hand)
+    sys.stdout.write(f"\n{summary(compact(options, utc_now, _say))}\n")
+    return 0
+
+
+def _erase(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    from pipeline.erase import dry_run, erase, summary
+    from pipeline.erase_proof import findings, next_step, prove, require_no_trace
+    from pipeline.options_erase import erase_options
+
+    options = erase_options(flags, sys.stdin)
+    if not options.is_applied:
+        sys.stdout.write(f"\n{summary(dry_run(options, _say), options)}\n")
+        return 0
+    signal.signal(signal.SIGINT, _stop_by_hand)
+    changes = erase(options, utc_now, _say)
+    sys.stdout.write(f"\n{summary(changes, options)}\n")
+    sys.stdout.flush()
+    proof = prove(options, _say)
+    sys.stdout.write(findings(proof, options))
+    sys.stdout.write(f"{require_no_trace(proof, options)}\nNext: {next_step(proof, options)}\n")
     return 0
 
 
@@ -156,8 +208,11 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "report": _report,
     "reconcile": _reconcile,
     "audit": _audit,
+    "explain": _explain,
     "backfill": _backfill,
     "replay": _replay,
+    "compact": _compact,
+    "erase": _erase,
     "emulator": _emulator,
 }
 

@@ -19,13 +19,16 @@ from typing import Final, NamedTuple
 
 from typing_extensions import Self
 
-from pipeline.errors import AlreadyRunningError, OutputError
+from pipeline.errors import AlreadyRunningError, OutputError, SmsReceiptsError
+from transforms.archive_replacement import replace
 from transforms.moments import to_ms
 from transforms.send_log import Consumed
 from transforms.tables import Written, WrittenFile
 
 STAGING: Final = "_staging"
 _FILE_NAME: Final = "catalog.sqlite"
+# How long a reader may take to open the files of a compacted day: a report on a month of millions of rows.
+_READERS_GRACE_MS: Final = 600_000
 _LOCK_NAME: Final = "_lock"
 
 # How the layout came to be, a script for each step: a catalog takes those that it lacks when it is opened,
@@ -61,7 +64,18 @@ CREATE TABLE IF NOT EXISTS send_log_files (
     tail TEXT NOT NULL                -- digest of the last of them
 );
 """,
+    """
+CREATE TABLE archive_replacements (   -- what an erasure has yet to do after its commit
+    archive TEXT NOT NULL,            -- its root, absolute
+    old TEXT NOT NULL,                -- relative to it; leaves the archive
+    new TEXT                          -- takes its place; NULL: nothing is left
+);
+""",
 )
+
+
+class ReplacedFilesError(SmsReceiptsError):
+    """Raised when files that a commit removes have left the dataset before it; nothing was committed."""
 
 
 class DataFile(NamedTuple):
@@ -72,10 +86,21 @@ class DataFile(NamedTuple):
     rows: int
 
 
+class Replacement(NamedTuple):
+    """A file of an archive that a staged one takes the place of (see ``transforms.archive_replacement``).
+
+    ``archive`` is the root, the others are relative to it; nothing is left where ``new`` is None.
+    """
+
+    archive: str
+    old: str
+    new: str | None
+
+
 class Commit(NamedTuple):
     """What one epoch changes, all at once; ``removed`` files leave the dataset.
 
-    ``kind`` is run, backfill, replay or compact.
+    ``kind`` is run, backfill, replay, compact or erase; the last is the only one with ``replacements``.
     """
 
     kind: str
@@ -85,6 +110,7 @@ class Commit(NamedTuple):
     removed: Collection[str]
     archive_files: Mapping[str, Sequence[int]]
     send_log: Mapping[str, Consumed]
+    replacements: Sequence[Replacement] = ()
 
 
 class Catalog:
@@ -95,7 +121,7 @@ class Catalog:
 
     Args:
         dataset: root of the tables.
-        clock: tells when a commit is made; for the operator's eyes only.
+        clock: tells when a commit is made, and so how long a file has been gone for readers.
 
     Raises:
         AlreadyRunningError: another process writes to the dataset.
@@ -153,6 +179,13 @@ class Catalog:
         )
         return sorted(dt for (dt,) in days)
 
+    def as_of_ms(self) -> int:
+        """The moment of the last commit; 0 if there is none."""
+        last = self._database.execute(
+            "SELECT as_of_ms FROM epochs ORDER BY epoch DESC LIMIT 1"
+        ).fetchone()
+        return int(last[0]) if last else 0
+
     def absolute(self, path: str) -> str:
         """Where a file of the dataset is."""
         return os.path.join(self.dataset, path)
@@ -189,10 +222,11 @@ class Catalog:
 
         Raises:
             OutputError: the disk refused; nothing was committed.
+            ReplacedFilesError: not every file that it removes is part of the dataset; nothing was committed.
         """
         committed_at_ms = to_ms(self._clock())
         with _writing(self.dataset), self._database as transaction:
-            _sync_directories(Path(self.staging(attempt)), commit.added)
+            sync_staged(self.staging(attempt), commit.added)
             (epoch,) = transaction.execute(
                 "SELECT coalesce(max(epoch), 0) + 1 FROM epochs"
             ).fetchone()
@@ -200,10 +234,16 @@ class Catalog:
                 "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
                 (epoch, commit.kind, commit.as_of_ms, committed_at_ms, json.dumps(commit.counts)),
             )
-            transaction.executemany(
-                "UPDATE data_files SET removed_by = ? WHERE path = ?",
+            # Rows that went twice would have come twice, too: what replaced them has taken their place.
+            removed = transaction.executemany(
+                "UPDATE data_files SET removed_by = ? WHERE path = ? AND removed_by IS NULL",
                 [(epoch, path) for path in sorted(commit.removed)],
-            )
+            ).rowcount
+            if commit.removed and removed != len(commit.removed):
+                raise ReplacedFilesError(
+                    f"{len(commit.removed) - removed} files have left the dataset {self.dataset} before the "
+                    "commit that was to replace them. Nothing was committed."
+                )
             transaction.executemany(
                 "INSERT INTO data_files VALUES (?, ?, ?, ?, ?, ?, NULL)",
                 [
@@ -221,6 +261,7 @@ class Catalog:
                 "INSERT OR REPLACE INTO send_log_files VALUES (?, ?, ?)",
                 [(path, *consumed) for path, consumed in commit.send_log.items()],
             )
+            _replace_archive_files(transaction, commit.replacements)
         self._finish_commits(attempt)
         return int(epoch)
 
@@ -254,6 +295,25 @@ class Catalog:
                         os.replace(staged, target)
                 shutil.rmtree(directory)
             self._delete_removed_files()
+        self._finish_replacements()
+
+    def _finish_replacements(self) -> None:
+        """Let the files that an erasure has written take their places in the archive."""
+        rows = self._database.execute("SELECT archive, old, new FROM archive_replacements")
+        replacements = [Replacement(*row) for row in rows]
+        if not replacements:
+            return
+        try:
+            for archive, old, new in replacements:
+                replace(os.path.join(archive, old), new and os.path.join(archive, new))
+        except OSError as error:
+            raise OutputError(
+                f"An erasure is committed, but the archive {replacements[0].archive} cannot be brought up to "
+                f"date ({error.strerror or error}): mend that, or put the archive back; whoever opens the "
+                f"dataset {self.dataset} next goes on with it."
+            ) from error
+        with _writing(self.dataset), self._database as transaction:
+            transaction.execute("DELETE FROM archive_replacements")
 
     def _is_current(self, path: str) -> bool:
         found = self._database.execute(
@@ -264,11 +324,17 @@ class Catalog:
     def _delete_removed_files(self) -> None:
         """Delete what left the dataset, one epoch late: a reader may still be at it.
 
-        A compaction follows its epoch at once, so it does not count as one.
+        A compaction follows its epoch at once, so it does not count as one; and what it replaced, perhaps a
+        month of files that a report is just going through, stays for ten minutes. No epoch is under way here:
+        the one writer is between two of its own.
         """
         removed = self._database.execute(
-            "SELECT path FROM data_files WHERE removed_by <"
-            " (SELECT max(epoch) FROM epochs WHERE kind <> 'compact')"
+            "SELECT path FROM data_files JOIN epochs ON epoch = removed_by"
+            " WHERE CASE kind WHEN 'compact' THEN committed_at_ms < ?"
+            " ELSE removed_by < (SELECT max(epoch) FROM epochs WHERE kind <> 'compact') END"
+            # What is erased is not left to readers.
+            " OR removed_by <= (SELECT max(epoch) FROM epochs WHERE kind = 'erase')",
+            (to_ms(self._clock()) - _READERS_GRACE_MS,),
         ).fetchall()
         for (path,) in removed:
             Path(self.dataset, path).unlink(missing_ok=True)
@@ -279,11 +345,26 @@ class Catalog:
             transaction.executemany("DELETE FROM data_files WHERE path = ?", removed)
 
 
-def _sync_directories(staging: Path, files: Iterable[WrittenFile]) -> None:
-    """Make the names of the files as durable as their bytes, before the commit relies on them."""
-    parents = {staging.parent, staging}
+def _replace_archive_files(
+    transaction: sqlite3.Connection, replacements: Sequence[Replacement]
+) -> None:
+    """Note what is left to do, and that what was read under the old name has the new one."""
+    transaction.executemany("INSERT INTO archive_replacements VALUES (?, ?, ?)", replacements)
+    transaction.executemany(
+        "UPDATE archive_files SET path = ? WHERE path = ?",
+        [(new, old) for _, old, new in replacements if new is not None],
+    )
+    transaction.executemany(
+        "DELETE FROM archive_files WHERE path = ?",
+        [(old,) for _, old, new in replacements if new is None],
+    )
+
+
+def sync_staged(staging: str, files: Iterable[WrittenFile]) -> None:
+    """Make the names of staged files as durable as their bytes, before somebody relies on them."""
+    parents = {Path(staging).parent, Path(staging)}
     for file in files:
-        table_and_day = (staging / file.path).parent
+        table_and_day = Path(staging, file.path).parent
         parents |= {table_and_day, table_and_day.parent}
     _sync(parents)
 

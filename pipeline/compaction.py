@@ -1,7 +1,8 @@
 """Keep the number of files small: epochs write many little ones, readers want few large ones.
 
 Files of a day are merged by size: as soon as sixteen of about one size have come together they become one
-of the next size. So a row is written again once per factor of sixteen, however long a day's table grows.
+of the next size. So a row is written again once per factor of sixteen, until its file is large. The merged
+files are not sorted, which would cost the job time and memory: ``sms-receipts compact`` sorts.
 """
 
 import uuid
@@ -15,11 +16,11 @@ from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError
 from transforms import tables
 from transforms.moments import to_ms
-from transforms.tables import Table, WrittenFile, merge_files
+from transforms.tables import LARGE_FILE_ROWS, Table, WrittenFile, merge_files
 
 _FILES_PER_SIZE: Final = 16
 # Open sends and waiting reports are not among them: every epoch writes those anew.
-_GROWING: Final = (
+GROWING: Final = (
     tables.ENRICHED_REPORTS,
     tables.INBOUND_SMS,
     tables.UNREPORTED_SENDS,
@@ -43,12 +44,12 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
     merged = []
     removed: list[str] = []
     with operators_sentences(catalog.dataset):
-        for table in _GROWING:
+        for table in GROWING:
             for files in _of_one_size(catalog, table):
                 paths = [file.path for file in files]
                 absolute = [catalog.absolute(path) for path in paths]
                 large = merge_files(table, files[0].dt, absolute, catalog.staging(attempt))
-                _require_all_rows(table, files, large)
+                require_all_rows(table, sum(file.rows for file in files), [large])
                 merged.append(large)
                 removed += paths
     if merged:
@@ -65,20 +66,27 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
     return len(removed)
 
 
-def _require_all_rows(table: Table, files: Sequence[DataFile], large: WrittenFile) -> None:
-    """Refuse to let files go of which not every row is in the one that takes their place."""
-    rows = sum(file.rows for file in files)
-    if large.rows != rows:
+def require_all_rows(table: Table, rows: int, written: Sequence[WrittenFile]) -> None:
+    """Refuse to let files of so many rows go of which not every row is in those that take their place.
+
+    Raises:
+        LedgerError: there are fewer, or more.
+    """
+    found = sum(file.rows for file in written)
+    if found != rows:
+        day = f"/dt={written[0].dt}" if written else ""
         raise LedgerError(
-            f"{len(files)} files of {table.name}/dt={large.dt} hold {large.rows} rows, but the catalog "
-            f"counts {rows}. They were not merged; recompute the day with sms-receipts backfill."
+            f"Files of {table.name}{day} hold {found} rows, but the catalog counts {rows}. They were not "
+            "merged; recompute the day with sms-receipts backfill."
         )
 
 
 def _of_one_size(catalog: Catalog, table: Table) -> list[list[DataFile]]:
-    """Groups of sixteen and more files of one day and about one size."""
+    """Groups of sixteen and more files of one day and about one size, of those that are not large yet."""
     groups: defaultdict[tuple[str, int], list[DataFile]] = defaultdict(list)
     for file in catalog.files(table.name, catalog.days_of_last_commit()):
+        if file.rows >= LARGE_FILE_ROWS:
+            continue
         size = 0
         while file.rows >= _FILES_PER_SIZE ** (size + 1):
             size += 1

@@ -17,13 +17,13 @@ from pipeline.epochs import JobSettings
 from pipeline.errors import OperatorError
 from pipeline.mns.settings import MnsSettings
 from transforms.breaker import DEFAULT_LIMIT, FailureLimit
-from transforms.moments import day_number
+from transforms.moments import DAY_MS, LATEST, day_number, to_ms
 
-_DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
+DEFAULT_ARCHIVE: Final = ".sms-receipts/archive"
 DEFAULT_DATASET: Final = ".sms-receipts/dataset"
 _MOST_LANDING_PROCESSES: Final = 64
 _HIGHEST_PORT: Final = 65_535
-_PATIENCE_SECS: Final = 72 * 3600
+DEFAULT_PATIENCE_SECS: Final = 72 * 3600
 _LONGEST_PATIENCE_SECS: Final = 365 * 24 * 3600
 # DirectRunner turns into Prism where its binary can be had, with other semantics; see DECISIONS.md.
 _LOCAL_RUNNER: Final = "FnApiRunner"
@@ -212,14 +212,14 @@ class Parser(argparse.ArgumentParser):
 def add_job_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where archive, tables and send log are, and who runs the graph."""
     parser.add_argument(
-        "--archive", default=_DEFAULT_ARCHIVE, help="raw messages (default %(default)s)"
+        "--archive", default=DEFAULT_ARCHIVE, help="raw messages (default %(default)s)"
     )
     parser.add_argument("--dataset", default=DEFAULT_DATASET, help="tables (default %(default)s)")
     parser.add_argument("--send_log", help="glob of the send log: .jsonl, .avro or .parquet files")
     parser.add_argument(
         "--join_patience_secs",
         type=int,
-        default=_PATIENCE_SECS,
+        default=DEFAULT_PATIENCE_SECS,
         help="how long sends and reports wait for each other (default %(default)s, three days)",
     )
     parser.add_argument(
@@ -235,21 +235,36 @@ def job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSett
     Raises:
         OperatorError: a flag is wrong.
     """
-    if not 0 <= flags.join_patience_secs <= _LONGEST_PATIENCE_SECS:
-        raise OperatorError(f"--join_patience_secs must be 0-{_LONGEST_PATIENCE_SECS} (a year).")
+    patience = parse_patience(flags.join_patience_secs)
     runner = _SPELLINGS.get(flags.runner, flags.runner)
     _require_runner(runner)
     _require_beam_flags(runner, beam_args)
     return JobSettings(
-        archive=_directory("--archive", flags.archive),
-        dataset=_directory("--dataset", flags.dataset),
-        patience=timedelta(seconds=flags.join_patience_secs),
+        archive=directory("--archive", flags.archive),
+        dataset=directory("--dataset", flags.dataset),
+        patience=patience,
         send_log=flags.send_log,
         beam_args=[f"--runner={runner}", *beam_args],
     )
 
 
-def _directory(flag: str, path: str) -> str:
+def parse_patience(secs: int) -> timedelta:
+    """Read ``--join_patience_secs``.
+
+    Raises:
+        OperatorError: it is negative, or more than a year.
+    """
+    if not 0 <= secs <= _LONGEST_PATIENCE_SECS:
+        raise OperatorError(f"--join_patience_secs must be 0-{_LONGEST_PATIENCE_SECS} (a year).")
+    return timedelta(seconds=secs)
+
+
+def directory(flag: str, path: str) -> str:
+    """Read the name of a directory, as an absolute path.
+
+    Raises:
+        OperatorError: it is a URL, or nothing.
+    """
     if not path or "://" in path:
         raise OperatorError(f"{flag} must be a directory of a file system, and not {path!r}.")
     return os.path.abspath(path)
@@ -301,6 +316,21 @@ def parse_day(flag: str, text: str) -> int:
         return day_number(date.fromisoformat(text).isoformat())
     except ValueError:
         raise OperatorError(f"{flag} must be a day, as 2026-11-01 is.") from None
+
+
+def parse_days(first: str | None, last: str | None) -> range | None:
+    """Read ``--from`` and ``--to`` as Beijing days; a missing one has no limit, and None has none at all.
+
+    Raises:
+        OperatorError: one is no day, or they are the wrong way round.
+    """
+    if first is None and last is None:
+        return None
+    start = parse_day("--from", first) if first else 0
+    stop = parse_day("--to", last) + 1 if last else to_ms(LATEST) // DAY_MS
+    if stop <= start:
+        raise OperatorError("--to is before --from: swap them.")
+    return range(start, stop)
 
 
 def _moment(flag: str, text: str) -> datetime:

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.epochs import JobSettings
-from pipeline.errors import OperatorError
-from pipeline.options import Parser, add_job_flags, job_settings, parse_day
+from pipeline.options import Parser, add_job_flags, job_settings, parse_days
 from schemas.contracts import contract, contract_names
-from transforms.moments import DAY_MS, LATEST, to_ms
 from transforms.replay import Choice
 
 
@@ -74,17 +72,7 @@ def replay_options(argv: Sequence[str]) -> ReplayOptions:
             stages=frozenset(flags.stage),
             schemas=frozenset(flags.schema),
             message_ids=frozenset(flags.message_id),
-            days=_days(flags.first, flags.last),
+            days=parse_days(flags.first, flags.last),
         ),
         is_applied=flags.apply,
     )
-
-
-def _days(first: str | None, last: str | None) -> range | None:
-    if first is None and last is None:
-        return None
-    start = parse_day("--from", first) if first else 0
-    stop = parse_day("--to", last) + 1 if last else to_ms(LATEST) // DAY_MS
-    if stop <= start:
-        raise OperatorError("--to is before --from: swap them.")
-    return range(start, stop)

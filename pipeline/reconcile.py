@@ -103,7 +103,7 @@ def reconcile(
     if forgotten:
         say(f"reconcile: {forgotten}")
     counts: Counter[str] = Counter()
-    with _stopping_on_signals(), _alone(options.job) as directory:
+    with _stopping_on_signals(), alone(options.job.archive, options.job.dataset) as directory:
         # What is new first: sends that were just logged are asked about, too.
         is_processed = _process(options.job, clock, say)
         while True:
@@ -286,34 +286,34 @@ def _process(job: JobSettings, clock: Callable[[], datetime], say: Callable[[str
     return True
 
 
-def _require_archive(job: JobSettings) -> None:
+def _require_archive(archive: str) -> None:
     try:
-        require_writable_archive(job.archive)
+        require_writable_archive(archive)
     except ArchiveError as failure:
         raise OutputError(f"{failure}.") from None
 
 
 @contextmanager
-def _alone(job: JobSettings) -> Iterator[str]:
+def alone(archive: str, dataset: str) -> Iterator[str]:
     """Keep other reconciles of the dataset away; provide an empty directory that all workers see.
 
     Raises:
         AlreadyRunningError: there is another one.
         OutputError: archive or dataset cannot be written.
     """
-    _require_archive(job)
-    directory = os.path.join(job.dataset, _DIRECTORY)
+    _require_archive(archive)
+    directory = os.path.join(dataset, _DIRECTORY)
     with ExitStack() as opened:
-        with operators_sentences(job.dataset):
-            os.makedirs(job.dataset, exist_ok=True)
+        with operators_sentences(dataset):
+            os.makedirs(dataset, exist_ok=True)
             lock = opened.enter_context(
-                open(os.path.join(job.dataset, _LOCK_NAME), "w", encoding="ascii")
+                open(os.path.join(dataset, _LOCK_NAME), "w", encoding="ascii")
             )
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AlreadyRunningError(
-                    f"Another sms-receipts reconcile asks about the sends of {job.dataset}: wait for it, "
+                    f"Another sms-receipts reconcile asks about the sends of {dataset}: wait for it, "
                     "or stop it."
                 ) from None
             # One that was killed leaves its questions behind.

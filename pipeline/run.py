@@ -19,6 +19,7 @@ from pipeline.memory import give_memory_back
 from pipeline.metrics import served
 from pipeline.mns.settings import Until
 from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
+from pipeline.offers import take_offers
 from pipeline.options import RunOptions
 from pipeline.summary import status_line, troubles_of
 from transforms.archive import ArchiveFile, delete_unfinished_files
@@ -122,6 +123,8 @@ class _MainJob:
 
     def process(self) -> None:
         """Run epochs until nothing is new and nobody's patience has run out."""
+        # Here nothing reads the tables that a compaction beside this run would replace.
+        take_offers(self._catalog)
         as_of = self._clock()
         new = find_new_input(self._catalog, self._settings, self._landed_from)
         # The whole archive is looked through once; only recent days can have grown since.

@@ -42,7 +42,7 @@ def send_log_slices(pattern: str, consumed: Mapping[str, Consumed]) -> list[Send
             existing directory may be empty: its first file appears with the first send.
     """
     slices: list[SendLogSlice] = []
-    for path in _matching_files(pattern):
+    for path in send_log_files(pattern):
         known = consumed.get(path, _NOTHING)
         start = known.end
         try:
@@ -67,8 +67,12 @@ def send_log_slices(pattern: str, consumed: Mapping[str, Consumed]) -> list[Send
     return slices
 
 
-def _matching_files(pattern: str) -> list[str]:
-    """List the files that a pattern means, absolute and sorted."""
+def send_log_files(pattern: str) -> list[str]:
+    """List the files that a pattern means, absolute and sorted.
+
+    Raises:
+        SendLogError: nothing matches, or a file is of an unknown kind.
+    """
     is_directory = os.path.isdir(pattern)
     matches = glob.glob(
         os.path.join(glob.escape(pattern), "*") if is_directory else pattern, recursive=True

@@ -124,13 +124,19 @@ class Contract:
 
         Returns:
             The columns in the order asked for, the absent ones filled with their defaults.
+
+        Raises:
+            ContractError: A column without a default is absent: no version was without it.
         """
         fields = {field.name: field for field in self._fields}
         chosen = [fields[name] for name in (self.arrow.names if columns is None else columns)]
+        present = set(rows.schema.names)
+        if missing := [f.name for f in chosen if f.name not in present and not f.has_default]:
+            raise ContractError(f"columns are missing: {', '.join(missing)}")
         return pa.Table.from_arrays(
             [
                 rows.column(field.name)
-                if field.name in rows.schema.names
+                if field.name in present
                 else pa.repeat(pa.scalar(field.default, field.arrow.type), rows.num_rows)
                 for field in chosen
             ],

@@ -226,18 +226,26 @@ def delete_unfinished_files(archive: str, now: datetime) -> int:
     """
     before = (now - _WRITERS_PATIENCE).timestamp()
     deleted = 0
-    unfinished = [
-        entry
+    with suppress(OSError):  # who writes next will say what is wrong
+        for path in unfinished_files(archive):
+            if os.stat(path).st_mtime < before:
+                os.unlink(path)
+                deleted += 1
+    return deleted
+
+
+def unfinished_files(archive: str) -> list[str]:
+    """List the files that their writers, killed or still at work, have not given a name.
+
+    Raises:
+        ArchiveError: A directory cannot be read.
+    """
+    return [
+        entry.path
         for entries in _by_day(archive)
         for entry in entries
         if _UNFINISHED.fullmatch(entry.name)
     ]
-    with suppress(OSError):  # who writes next will say what is wrong
-        for entry in unfinished:
-            if entry.stat().st_mtime < before:
-                os.unlink(entry.path)
-                deleted += 1
-    return deleted
 
 
 def _by_day(archive: str, landed_from: date | None = None) -> Iterator[Iterable[os.DirEntry[str]]]:
@@ -257,6 +265,11 @@ def _days(archive: str, landed_from: date | None) -> Iterator[os.DirEntry[str]]:
             landed = _landing_day(day.name)
             if landed is not None and (landed_from is None or landed >= landed_from):
                 yield day
+
+
+def is_archive_file(path: str) -> bool:
+    """Tell whether a complete file of an archive has such a name, in such a directory."""
+    return _archive_file(path) is not None
 
 
 def read_archive(path: str) -> ArchivedMessages:

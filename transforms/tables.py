@@ -19,17 +19,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.contracts import contract
+from schemas.contracts import ContractError, contract
 from transforms import keys
 from transforms.moments import beijing_days, day_name, milliseconds
 
 
 class Table(NamedTuple):
-    """A table of the dataset: its name, its contract, and the column whose Beijing day partitions it."""
+    """A table of the dataset.
+
+    Attributes:
+        name: its directory.
+        contract: what its rows are.
+        day_column: the column whose Beijing day partitions it.
+        sort_column: the column by which single rows are looked up; compacted files are sorted by it.
+    """
 
     name: str
     contract: str
     day_column: str
+    sort_column: str
 
     @property
     def schema(self) -> pa.Schema:
@@ -37,15 +45,15 @@ class Table(NamedTuple):
         return contract(self.contract).arrow
 
 
-ENRICHED_REPORTS: Final = Table("enriched_reports", "enriched_report", "send_time")
-INBOUND_SMS: Final = Table("inbound_sms", "inbound_sms", "send_time")
-UNREPORTED_SENDS: Final = Table("unreported_sends", "unreported_send", "requested_at")
-FAILED_EVENTS: Final = Table("failed_events", "failed_event", "enqueued_at")
+ENRICHED_REPORTS: Final = Table("enriched_reports", "enriched_report", "send_time", "biz_id")
+INBOUND_SMS: Final = Table("inbound_sms", "inbound_sms", "send_time", "phone_number")
+UNREPORTED_SENDS: Final = Table("unreported_sends", "unreported_send", "requested_at", "biz_id")
+FAILED_EVENTS: Final = Table("failed_events", "failed_event", "enqueued_at", "message_id")
 # Failed send log entries have no place in a queue, hence no day but the one they were read on.
-FAILED_SENDS: Final = Table("failed_sends", "failed_event", "failed_at")
-OPEN_SENDS: Final = Table("open_sends", "send_log_entry", "requested_at")
-WAITING_REPORTS: Final = Table("waiting_reports", "delivery_report", "send_time")
-QUERY_ANSWERS: Final = Table("query_answers", "query_answer", "requested_at")
+FAILED_SENDS: Final = Table("failed_sends", "failed_event", "failed_at", "message_id")
+OPEN_SENDS: Final = Table("open_sends", "send_log_entry", "requested_at", "biz_id")
+WAITING_REPORTS: Final = Table("waiting_reports", "delivery_report", "send_time", "biz_id")
+QUERY_ANSWERS: Final = Table("query_answers", "query_answer", "requested_at", "biz_id")
 
 TABLES: Final = (
     ENRICHED_REPORTS,
@@ -73,7 +81,9 @@ _RANGE_COLUMNS: Final = frozenset(
     {"send_time", "report_time", "requested_at", "enqueued_at", "failed_at"}
 )
 # Large enough to compress and to scan well, small enough to be merged in little memory.
-_ROWS_PER_GROUP: Final = 100_000
+ROWS_PER_GROUP: Final = 100_000
+# A file of so many rows is never merged with others: what is gained is not worth writing it once more.
+LARGE_FILE_ROWS: Final = 1_000_000
 
 
 class TableFileError(Exception):
@@ -89,7 +99,7 @@ def reading(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ContractError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the file is not there, or the disk is broken: the system says so itself
         if isinstance(error, FileNotFoundError):  # read_table says it without the system's words
@@ -206,7 +216,7 @@ def write_table(
             continue
         of_day = row_days == day
         day_rows = rows if of_day.all() else rows.filter(pa.array(of_day))
-        yield _write_file(table, day_name(day), [day_rows], staging)
+        yield write_file(table, day_name(day), [day_rows], staging)
 
 
 def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
@@ -228,29 +238,68 @@ def _distinct(days: npt.NDArray[np.int64]) -> list[int]:
 
 
 def merge_files(table: Table, dt: str, paths: Sequence[str], staging: str) -> WrittenFile:
-    """Write the rows of several files of one day to one, some ten thousand rows at a time."""
-    return _write_file(table, dt, _row_groups(table, paths), staging)
+    """Write the rows of several files of one day to one, some ten thousand rows at a time, as they come."""
+    return write_file(table, dt, row_groups(table, paths), staging)
+
+
+def row_groups(table: Table, paths: Sequence[str]) -> Iterator[pa.Table]:
+    """Read files as row groups of a good size, whatever size theirs are.
+
+    Raises:
+        TableFileError: a file is damaged.
+    """
+    return gathered(_row_groups(table, paths))
 
 
 def _row_groups(table: Table, paths: Sequence[str]) -> Iterator[pa.Table]:
-    """Read files as row groups of a good size, whatever size theirs are."""
-    gathered: list[pa.Table] = []
     for path in paths:
         with reading(path), pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                gathered.append(contract(table.contract).complete(file.read_row_group(group)))
-                if sum(rows.num_rows for rows in gathered) >= _ROWS_PER_GROUP:
-                    yield pa.concat_tables(gathered)
-                    gathered = []
-    if gathered:
-        yield pa.concat_tables(gathered)
+                yield contract(table.contract).complete(file.read_row_group(group))
 
 
-def _write_file(table: Table, dt: str, row_groups: Iterable[pa.Table], staging: str) -> WrittenFile:
+def gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Put rows together to row groups of a good size, in their order."""
+    group: list[pa.Table] = []
+    for rows in parts:
+        group.append(rows)
+        if sum(part.num_rows for part in group) >= ROWS_PER_GROUP:
+            yield pa.concat_tables(group)
+            group = []
+    if group:
+        yield pa.concat_tables(group)
+
+
+def is_sorted(path: str) -> bool:
+    """Tell whether a file of a table says that it is sorted: those that were compacted do.
+
+    Raises:
+        TableFileError: the file is damaged.
+    """
+    metadata = read_metadata(path)
+    return all(
+        metadata.row_group(group).sorting_columns for group in range(metadata.num_row_groups)
+    )
+
+
+def write_file(
+    table: Table, dt: str, groups: Iterable[pa.Table], staging: str, *, is_sorted: bool = False
+) -> WrittenFile:
+    """Write rows of one day to one synced Parquet file.
+
+    Args:
+        table: where the rows belong.
+        dt: their day.
+        groups: the rows, as the row groups of the file.
+        staging: the directory that stands for the dataset until the file is committed.
+        is_sorted: whether they come in the order of the table's ``sort_column``: then the file says so, and
+            what range of it each row group has.
+    """
     path = os.path.join(table.name, f"dt={dt}", f"{uuid.uuid4().hex}.parquet")
     target = os.path.join(staging, path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     dictionary = [name for name in table.schema.names if name in _DICTIONARY_COLUMNS]
+    ranges = _RANGE_COLUMNS | ({table.sort_column} if is_sorted else set())
     row_count = 0
     with open(target, "wb") as file:
         with pq.ParquetWriter(
@@ -258,9 +307,10 @@ def _write_file(table: Table, dt: str, row_groups: Iterable[pa.Table], staging: 
             table.schema,
             compression="zstd",
             use_dictionary=dictionary,
-            write_statistics=[name for name in table.schema.names if name in _RANGE_COLUMNS],
+            write_statistics=[name for name in table.schema.names if name in ranges],
+            sorting_columns=_sorting(table) if is_sorted else None,
         ) as writer:
-            for rows in row_groups:
+            for rows in groups:
                 writer.write_table(rows)
                 row_count += rows.num_rows
             writer.add_key_value_metadata(
@@ -272,3 +322,11 @@ def _write_file(table: Table, dt: str, row_groups: Iterable[pa.Table], staging: 
         file.flush()
         os.fsync(file.fileno())
     return WrittenFile(table.name, dt, path, row_count, os.path.getsize(target))
+
+
+def _sorting(table: Table) -> Sequence[pq.SortingColumn]:
+    order = [(table.sort_column, "ascending")]
+    sorting: Sequence[pq.SortingColumn] = pq.SortingColumn.from_ordering(
+        table.schema, order, null_placement="at_end"
+    )
+    return sorting

@@ -17,10 +17,12 @@ CREATE MACRO is_asked_for(some_day) AS
 CREATE MACRO share(part, whole) AS round(part / nullif(whole, 0), 6);
 
 -- enriched_reports keeps every outcome of an SMS that was ever reported, and what a later epoch learned about
--- it. Few SMS have more than one row: only those are ranked, which makes the views below cheap.
+-- it. Few SMS have more than one row: only those are ranked, which makes the views below cheap. They are looked
+-- for by a hash, which takes a third of the time and of the memory; ids that only share theirs fall out again.
 CREATE TEMP TABLE repeated_events AS
 SELECT event_id, count(DISTINCT (success, err_code)) > 1 AS is_corrected
 FROM enriched_reports
+WHERE hash(event_id) IN (SELECT hash(event_id) FROM enriched_reports GROUP BY ALL HAVING count(*) > 1)
 GROUP BY event_id
 HAVING count(*) > 1;
 

@@ -16,6 +16,7 @@ import requests
 from pipeline.catalog import Catalog, Commit
 from pipeline.errors import OutputError
 from tests.emulator_process import EmulatorProcess
+from tests.history.compacting import Dataset
 from tests.job.commands import Ended, Job
 from tests.job.oracle import archived_messages, expected_tables, tables_of
 from tests.job.small_job import NOON, SmallJob, report
@@ -181,6 +182,31 @@ def test_a_backfill_on_a_full_disk_changes_nothing(
 
     job.backfill("2026-10-30", "2026-11-01", SOON)
     assert job.tables() == before
+
+
+def test_a_compaction_on_a_full_disk_changes_nothing(
+    disk_at: Callable[[Path, int], Disk], tmp_path: Path
+) -> None:
+    disk = disk_at(tmp_path / "disk", 10_000 * KB)
+    dataset = Dataset(disk.mounted_at / "dataset")
+    dataset.fill()
+    before = dataset.rows()
+    room = shutil.disk_usage(disk.mounted_at).used
+
+    for spare in (0, 8 * KB, 16 * KB):
+        disk.resize(room + spare)
+        with pytest.raises(
+            OutputError,
+            match=r"The dataset .* \((No space left|database or disk is full|disk I/O error).*\): free",
+        ):
+            dataset.compact()
+        disk.resize(10_000 * KB)
+        assert dataset.rows() == before
+        assert len(dataset.files(tables.INBOUND_SMS)) == 4
+
+    dataset.compact()
+    assert dataset.rows() == before
+    assert dataset.leftovers() == []
 
 
 def test_a_commit_on_a_full_disk_did_not_happen(

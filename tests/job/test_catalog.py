@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline.catalog import Catalog, Commit
+from pipeline.catalog import Catalog, Commit, ReplacedFilesError
 from pipeline.errors import AlreadyRunningError, OutputError
 from transforms import tables
 from transforms.moments import day_number
@@ -179,6 +179,41 @@ def test_a_compaction_does_not_cut_a_readers_time_short(tmp_path: Path) -> None:
 
         catalog.commit(commit_of(stage(catalog, "four")), "four")
         assert not old.exists()
+
+
+def test_what_a_compaction_replaced_stays_for_ten_minutes(tmp_path: Path) -> None:
+    now = NOW
+    with Catalog(str(tmp_path), lambda: now) as catalog:
+        first = stage(catalog, "one", "a")
+        catalog.commit(commit_of(first), "one")
+        (old,) = open_files(catalog)
+        second = commit_of(stage(catalog, "two", "b"), removed=first)
+        catalog.commit(second._replace(kind="compact"), "two")
+
+        now += timedelta(minutes=9)
+        catalog.commit(commit_of(stage(catalog, "three")), "three")
+        assert old.is_file()
+        assert str(old) not in catalog.written().files("open_sends", DAY_NUMBER)
+
+        now += timedelta(minutes=2)
+        catalog.commit(commit_of(stage(catalog, "four")), "four")
+        assert not old.exists()
+
+
+def test_a_commit_that_removes_what_has_left_before_does_not_happen(tmp_path: Path) -> None:
+    with Catalog(str(tmp_path), at_noon) as catalog:
+        first, other = stage(catalog, "one", "a"), stage(catalog, "two", "b")
+        catalog.commit(commit_of(first), "one")
+        catalog.commit(commit_of(other), "two")
+        catalog.commit(commit_of(stage(catalog, "three", "c"), removed=first), "three")
+        before = open_files(catalog)
+
+        late = commit_of(stage(catalog, "four", "a"), removed=[*first, *other], name="b.avro")
+        with pytest.raises(ReplacedFilesError, match="^1 files have left the dataset"):
+            catalog.commit(late, "four")
+
+        assert open_files(catalog) == before
+        assert catalog.unconsumed(["b.avro"]) == ["b.avro"]
 
 
 def test_files_can_be_asked_for_by_day(tmp_path: Path) -> None:

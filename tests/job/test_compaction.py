@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import compaction
 from pipeline.catalog import Catalog, Commit
 from pipeline.compaction import compact
 from pipeline.errors import OutputError
@@ -75,6 +76,19 @@ def test_days_and_sizes_are_not_mixed(catalog: Catalog) -> None:
 
     files = {(file.dt, file.rows) for file in catalog.files("inbound_sms")}
     assert files == {("2026-10-31", 3), ("2026-11-01", 48), ("2026-11-01", 300)}
+
+
+def test_a_large_file_is_never_written_again(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "LARGE_FILE_ROWS", 3)
+    for number in range(16):
+        commit_rows(catalog, f"large{number}", 3)
+        commit_rows(catalog, f"small{number}", 2)
+
+    assert compact(catalog, NOON) == 16
+
+    assert sorted(file.rows for file in catalog.files("inbound_sms")) == [3] * 16 + [32]
 
 
 def test_a_damaged_file_is_named_and_nothing_is_merged(catalog: Catalog) -> None:

@@ -49,7 +49,7 @@ def test_disks_that_are_full_or_read_only() -> None:
     )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert re.search(r"= 5 passed in ", ended.stdout), ended.stdout
+    assert re.search(r"= 6 passed in ", ended.stdout), ended.stdout
 
 
 def test_an_archive_that_cannot_be_looked_through_is_told(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_only_the_rows_of_the_keys_are_read_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(tables, "ROWS_PER_GROUP", 2)
     rows = sends(*(MIDNIGHT + timedelta(hours=hour) for hour in range(7)))
     parts = [
         next(write_table(tables.OPEN_SENDS, rows.slice(i, 1), str(tmp_path))) for i in range(7)

@@ -1,0 +1,1 @@
+"""Explain: everything that is known about one send; nothing is written, and the job may go on."""
