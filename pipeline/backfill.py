@@ -45,6 +45,8 @@ def backfill(
         os.path.join(settings.archive, path): of_file
         for path, of_file in catalog.archive_days().items()
     }
+    if not os.path.isdir(settings.archive):
+        raise OutputError(f"There is no archive at {settings.archive}: correct --archive.")
     listed = archive_files(settings)
     # Reports of these days' sends may be later, and clocks that disagree move a report a day back.
     reported = range(days.start - 1, days.stop + settings.days_apart)

@@ -78,11 +78,11 @@ class Snapshot(NamedTuple):
     """Of its last messages, the share that cannot be decoded, 0-1."""
 
     @property
-    def undeleted(self) -> int:
-        """Received, and neither deleted nor given back: at hand, or the delete was refused."""
+    def held(self) -> int:
+        """Received and at hand: neither deleted nor given back, and no delete was refused."""
         landed = self.landed
-        gone = landed.acknowledged + landed.unconfirmed + landed.released
-        return landed.received - gone
+        settled = landed.acknowledged + landed.unconfirmed + landed.unacknowledged
+        return landed.received - settled - landed.released
 
 
 class Health:

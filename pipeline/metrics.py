@@ -115,9 +115,9 @@ def _metrics_of_queues(snapshot: Snapshot) -> Iterator[Metric]:
     for name, meaning in _FAULTS.items():
         yield _counter(name, meaning, landed[name])
     yield _gauge(
-        "messages_undeleted",
-        "Messages received and neither deleted nor given back: at hand, or the delete was refused.",
-        snapshot.undeleted,
+        "messages_held",
+        "Messages received and at hand: neither deleted nor given back, and no delete was refused.",
+        snapshot.held,
     )
     yield _gauge(
         "oldest_held_message_age_seconds",

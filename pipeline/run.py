@@ -25,10 +25,8 @@ from transforms.archive import ArchiveFile, delete_unfinished_files
 
 # A queue to which messages keep coming is never empty: what has come by then is processed meanwhile.
 _DRAIN_SECS: Final = 300.0
-_STOPPING: Final = (
-    b"stopping: what was received is archived and processed, the rest is given back\n"
-)
-# An epoch of so many messages takes seconds, and a line says that it has begun.
+_STOPPING: Final = b"stopping: what was received is archived, the rest is given back\n"
+# An epoch of so many messages takes seconds: a line says that it has begun, and none begins after a stop.
 _WORTH_A_LINE: Final = 100_000
 _STATUS_EVERY: Final = timedelta(minutes=1)
 
@@ -128,6 +126,9 @@ class _MainJob:
         self._landed_from = (as_of - timedelta(days=1)).date()
         self._note_backlog(new.archive_files)
         if not new and not is_due(self._catalog, self._settings, as_of):
+            return
+        if is_stop_requested() and new.messages > _WORTH_A_LINE:
+            self._say(f"epoch: {new.messages:,} archived messages are left for the next start")
             return
         done = 0
         for batch in epochs_of(new):

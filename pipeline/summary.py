@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from pipeline.health import RunCounts, Snapshot
 from pipeline.ledger import LedgerError, require_balance
 
-# From here on a status line speaks of trouble; README's table of alerts has the same figures.
+# From here on a status line speaks of trouble; the alerts of docs/operations.md have the same figures.
 _SILENT_SECS: Final = 120.0  # a long poll takes 30 s at most
 _FAILED_SHARE: Final = 0.1
 _UNDELETED_SHARE: Final = 0.01
@@ -141,7 +141,7 @@ def _processed_lines(counts: Mapping[str, int]) -> Iterator[Line]:
     if count("waiting_before"):
         yield Line("  waited before", count("waiting_before"))
     yield Line("  matched", count("matched_reports"), "joined with their send")
-    yield Line("  orphan", count("orphan_reports"), "no send came within the patience")
+    yield Line("  orphan", count("orphan_reports"), "no send is known")
     yield Line("  duplicates", count("duplicate_reports"), "redelivered, or reported twice")
     yield Line("  waiting", count("waiting_after"), "for their send")
     if count("corrections"):
@@ -163,8 +163,8 @@ def _redelivered(count: int) -> str:
 
 
 def _unacknowledged(landed: Mapping[str, int]) -> str:
-    missing = landed["archived"] - landed["acknowledged"]
-    return f"{missing:,} will come once more" if missing else "deleted from the queues"
+    missing = landed["unacknowledged"]
+    return f"{missing:,} came or will come once more" if missing else "deleted from the queues"
 
 
 def _laid_out(lines: Sequence[Line]) -> str:

@@ -55,21 +55,21 @@ def test_counts_are_those_of_all_reads_and_of_the_one_at_hand(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("landed", "undeleted"),
+    ("landed", "held"),
     [
         ({"received": 9, "archived": 9, "acknowledged": 9}, 0),
         ({"received": 9, "archived": 4, "acknowledged": 4, "released": 5}, 0),
         ({"received": 9, "archived": 9, "acknowledged": 7, "unconfirmed": 2}, 0),
-        ({"received": 9, "archived": 9, "acknowledged": 6, "unacknowledged": 3}, 3),
+        ({"received": 9, "archived": 9, "acknowledged": 6, "unacknowledged": 3}, 0),
         ({"received": 9, "archived": 2}, 9),
     ],
 )
-def test_what_is_received_and_not_deleted_is_a_gap(
-    run: Run, landed: dict[str, int], undeleted: int
+def test_what_is_received_and_not_settled_is_held(
+    run: Run, landed: dict[str, int], held: int
 ) -> None:
     run.read(0, 10, **landed)
 
-    assert run.at(11).undeleted == undeleted
+    assert run.at(11).held == held
 
 
 def test_a_message_at_hand_ages(run: Run) -> None:

@@ -74,7 +74,7 @@ def test_every_number_of_the_ledger_is_a_metric() -> None:
         assert metrics[f"messages_{name}_total"] == getattr(LANDED, name)
     assert metrics["receive_faults_total"] == LANDED.receive_faults
     assert metrics["lost_leases_total"] == LANDED.lost_leases
-    assert metrics["messages_undeleted"] == SNAPSHOT.undeleted
+    assert metrics["messages_held"] == SNAPSHOT.held
     assert (metrics["messages_decoded_total"], metrics["epochs_total"]) == (90, 3)
     assert [metrics[f"reports_total{{outcome={o}}}"] for o in ("matched", "orphan", "duplicate")] == [
         60, 4, 2,

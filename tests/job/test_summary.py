@@ -67,6 +67,22 @@ def test_a_run_without_news_says_so_in_three_lines() -> None:
     assert lines_of(run_summary(RunCounts())) == {"received": 0, "archived": 0, "acknowledged": 0}
 
 
+@pytest.mark.parametrize(
+    ("landed", "remark"),
+    [
+        ({"acknowledged": 4}, "deleted from the queues"),
+        ({"acknowledged": 3, "unacknowledged": 1}, "1 came or will come once more"),
+        # Deleted, but the answer was lost: nothing comes again.
+        ({"acknowledged": 3, "unconfirmed": 1}, "deleted from the queues"),
+    ],
+)
+def test_the_summary_tells_what_comes_once_more(landed: dict[str, int], remark: str) -> None:
+    (line,) = (
+        line for line in run_summary(run_of(**landed)).splitlines() if line.startswith("ack")
+    )
+    assert line.endswith(f"  {remark}")
+
+
 def test_the_graphs_own_summary_knows_no_queues() -> None:
     lines = lines_of(graph_summary(run_of().processed))
 
