@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -117,8 +118,9 @@ def _stop_by_hand(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{utc_now():{_TIME_FORMAT}} {line}\n")
-    sys.stderr.flush()
+    with suppress(BrokenPipeError):  # nobody reads on: no reason to end a job
+        sys.stderr.write(f"{utc_now():{_TIME_FORMAT}} {line}\n")
+        sys.stderr.flush()
 
 
 def _quiet_libraries() -> None:

@@ -99,12 +99,14 @@ class NewInput:
 def epochs_of(new: NewInput) -> Iterator[NewInput]:
     """Cut a backlog into epochs, one at least: all sends first, then messages in the order they landed."""
     batch: list[ArchiveFile] = []
+    messages = 0
     send_log = new.send_log
     for file in new.archive_files:
         batch.append(file)
-        if sum(archived.messages for archived in batch) >= _MESSAGES_PER_EPOCH:
+        messages += file.messages
+        if messages >= _MESSAGES_PER_EPOCH:
             yield NewInput(batch, send_log)
-            batch, send_log = [], ()
+            batch, messages, send_log = [], 0, ()
     if batch or send_log or not new:
         yield NewInput(batch, send_log)
 
