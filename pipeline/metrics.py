@@ -140,6 +140,11 @@ def _metrics_of_epochs(snapshot: Snapshot) -> Iterator[Metric]:
         snapshot.since_epoch_secs,
     )
     yield _gauge(
+        "processing_failed",
+        "1 while the tables cannot be brought up to date, which is tried again; else 0.",
+        snapshot.processing_failure is not None,
+    )
+    yield _gauge(
         "messages_unprocessed",
         "Archived messages that are not in the tables yet.",
         snapshot.unprocessed_messages,

@@ -35,6 +35,20 @@ def status_line(snapshot: Snapshot) -> str:
 
 def troubles_of(snapshot: Snapshot) -> dict[str, str]:
     """Say what is wrong, each under a name that stays while it lasts."""
+    troubles = _troubles_of_queues(snapshot)
+    if snapshot.processing_failure is not None:
+        troubles["processing"] = (
+            f"the tables cannot be brought up to date, landing goes on: {snapshot.processing_failure}"
+        )
+    if snapshot.oldest_unprocessed_secs >= _BEHIND_SECS:
+        troubles["behind"] = f"{snapshot.unprocessed_messages:,} messages wait in the archive"
+    damaged = snapshot.processed.get("damaged_messages", 0)
+    if damaged:
+        troubles["damaged"] = f"{damaged:,} messages are lost in damaged archive files"
+    return troubles
+
+
+def _troubles_of_queues(snapshot: Snapshot) -> dict[str, str]:
     troubles = {}
     for queue_name, secs in snapshot.silent_secs.items():
         if secs >= _SILENT_SECS:
@@ -55,11 +69,6 @@ def troubles_of(snapshot: Snapshot) -> dict[str, str]:
             f"{read.unacknowledged:,} of {read.archived:,} archived messages could not be deleted, they "
             "come again"
         )
-    if snapshot.oldest_unprocessed_secs >= _BEHIND_SECS:
-        troubles["behind"] = f"{snapshot.unprocessed_messages:,} messages wait in the archive"
-    damaged = snapshot.processed.get("damaged_messages", 0)
-    if damaged:
-        troubles["damaged"] = f"{damaged:,} messages are lost in damaged archive files"
     return troubles
 
 
@@ -103,6 +112,7 @@ def require_closed_ledger(counts: RunCounts) -> str:
 
     Raises:
         LedgerError: they do not add up.
+        SmsReceiptsError: they do, but the tables could not be brought up to date when the run ended.
     """
     require_balance(counts.processed)
     landed, messages = counts.landed, counts.processed["messages"]
@@ -122,6 +132,8 @@ def require_closed_ledger(counts: RunCounts) -> str:
                 f"The counts of {name} messages do not add up ({came} and {went}): no message is lost, the "
                 "archive has all that were acknowledged; please report this as a bug of sms-receipts."
             )
+    if counts.failure is not None:
+        raise counts.failure
     return (
         f"The ledger is closed: {messages:,} messages = {counts.processed['decoded_messages']:,} decoded + "
         f"{counts.processed['failed_messages']:,} failed; every record is in exactly one place."

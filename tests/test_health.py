@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from pipeline.errors import OutputError
 from pipeline.health import Health, Snapshot
 from pipeline.landing import Landed, Standing, together
 
@@ -160,6 +161,14 @@ def test_epochs_are_counted_and_the_time_since_the_last_one(run: Run) -> None:
     snapshot = run.at(25)
     assert (snapshot.epochs, snapshot.since_epoch_secs) == (2, 5)
     assert snapshot.processed == {"messages": 11, "waiting_after": 2}
+
+
+def test_what_keeps_the_tables_back_is_told_while_it_does(run: Run) -> None:
+    run.health.note_processing(OutputError("The disk is full."))
+    assert run.at(0).processing_failure == "The disk is full."
+
+    run.health.note_processing(None)
+    assert run.at(1).processing_failure is None
 
 
 def test_the_share_of_messages_that_cannot_be_decoded_is_passed_on(run: Run) -> None:

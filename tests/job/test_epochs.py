@@ -385,8 +385,9 @@ def test_an_epoch_after_a_backfill_goes_on_where_the_last_one_stopped(job: Small
     job.backfill("2026-10-28", "2026-11-05", NOON)
     assert job.tables() == job.expected(NOON)
     next(parts)
-    # The backfill has read what no epoch has read yet; the epoch finds it in the tables already.
+    # What no epoch has read, the backfill lets an epoch read first.
     job.backfill("2026-10-28", "2026-11-05", NOON + MINUTE)
+    assert job.tables() == job.expected(NOON + MINUTE)
     job.epoch(AFTER_THE_WEEK)
 
     assert job.tables() == job.expected(AFTER_THE_WEEK)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from pipeline.errors import OutputError
 from pipeline.health import RunCounts, Snapshot
 from pipeline.landing import Landed
 from pipeline.ledger import LedgerError
@@ -136,6 +137,18 @@ def test_messages_left_for_a_later_run_belong_to_the_books() -> None:
     assert "The ledger is closed" in require_closed_ledger(counts)
 
 
+def test_books_that_add_up_do_not_hide_what_kept_the_tables_back() -> None:
+    counts = run_of(received=9, archived=9, acknowledged=9)
+    counts.pending_after, counts.failure = 5, OutputError("The disk is full.")
+
+    with pytest.raises(OutputError, match=r"^The disk is full\.$"):
+        require_closed_ledger(counts)
+
+    counts.pending_after = 4
+    with pytest.raises(LedgerError):
+        require_closed_ledger(counts)
+
+
 def test_two_epochs_add_up_as_one() -> None:
     counts = run_of()
     counts.landed.update(received=2, archived=2, acknowledged=2)
@@ -183,6 +196,7 @@ WELL = Snapshot(
     silent_secs={QUEUE: 31.0},
     token_secs={QUEUE: 119.0},
     failed_share={QUEUE: 0.02},
+    processing_failure=None,
 )
 
 
@@ -218,6 +232,11 @@ def test_a_run_in_trouble_says_what_it_is_before_anything_else() -> None:
         (
             {"unprocessed_messages": 5_000, "oldest_unprocessed_secs": 1_000.0},
             "5,000 messages wait in the archive",
+        ),
+        (
+            {"processing_failure": "sends.parquet cannot be read: replace it."},
+            "the tables cannot be brought up to date, landing goes on: sends.parquet cannot be read: "
+            "replace it.",
         ),
         (
             {"processed": {"damaged_messages": 40}},
