@@ -45,7 +45,7 @@ cat <<TXT
 
 Try next (after: source .venv/bin/activate):
   sms-receipts report --dataset=$data/dataset --by=campaign
-  sms-receipts backfill --from=$(date -u -d '-1 day' +%F 2>/dev/null || date -u -v-1d +%F) --to=$(date -u +%F) \\
+  sms-receipts backfill --from=$(TZ=UTC-8 date -d '-1 day' +%F 2>/dev/null || TZ=UTC-8 date -v-1d +%F) --to=$(TZ=UTC-8 date +%F) \\
     --archive=$data/archive --send_log=$data/send_log --dataset=$data/dataset
   SMS=100000 ./run_local.sh      # more of it, into the same tables
   ./run_local.sh outage          # what a long outage loses, and how it is found again

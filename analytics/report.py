@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import duckdb
 
@@ -42,11 +42,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse a wrong flag in one sentence."""
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help explains the flags.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sms-receipts report",
         description="Answer from the dataset as of its last committed epoch. Days are Beijing days.",
         epilog="Questions are SQL files: `--sql list` names them, --sql_dir adds or replaces some.",
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(

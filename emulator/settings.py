@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from importlib import resources
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from emulator.carrier import CarrierRates
 from emulator.faults import FaultPlan, FaultPlanError, parse_plan
@@ -112,9 +112,15 @@ def parse_settings(argv: Sequence[str]) -> EmulatorSettings:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse a wrong flag in one sentence."""
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help explains the flags.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     defaults = EmulatorSettings()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sms-receipts emulator",
         description="Alibaba's side of the wall on one local port: MNS queues, the token service, "
         "the SMS send and query API, and a simulated carrier.",

@@ -7,8 +7,10 @@ needs neither.
 import logging
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -16,6 +18,8 @@ from pipeline.clock import utc_now
 from pipeline.errors import OperatorError, SmsReceiptsError
 from pipeline.memory import choose_allocator
 
+# Of every line that a command says while it works: UTC.
+_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _USAGE: Final = """\
 usage: sms-receipts COMMAND [FLAGS]     (COMMAND --help explains the flags)
 
@@ -223,14 +227,19 @@ def _stop_by_hand(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{utc_now():%H:%M:%S} {line}\n")
-    sys.stderr.flush()
+    with suppress(BrokenPipeError):  # nobody reads on: no reason to end a job
+        sys.stderr.write(f"{utc_now():{_TIME_FORMAT}} {line}\n")
+        sys.stderr.flush()
 
 
 def _quiet_libraries() -> None:
     """Keep off the terminal what Beam and Google's clients tell their developers at import and later."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    line = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _TIME_FORMAT)
+    line.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(line)
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
     # Our own warnings are for the operator: that a queue does not answer, for one.
     logging.getLogger("pipeline").setLevel(logging.WARNING)
 

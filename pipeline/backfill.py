@@ -7,7 +7,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime
 
 from pipeline.catalog import Catalog, Commit
-from pipeline.epochs import JobSettings, NewInput, RunInput, archive_files, run_bounded_graph
+from pipeline.epochs import (
+    JobSettings,
+    NewInput,
+    RunInput,
+    archive_files,
+    epochs_of,
+    find_new_input,
+    run_bounded_graph,
+    run_epoch,
+)
 from pipeline.errors import OutputError, SendLogError
 from pipeline.graph_faults import operators_sentences
 from pipeline.send_log_slices import send_log_slices
@@ -15,6 +24,7 @@ from transforms import tables
 from transforms.archive import ArchiveFile
 from transforms.damage import Damage
 from transforms.moments import DAY_MS, day_name, to_ms
+from transforms.send_log import SendLogSlice
 
 # Failed send log entries belong to the day on which they were read, not to one that can be recomputed.
 _RECOMPUTED = tuple(table for table in tables.TABLES if table != tables.FAILED_SENDS)
@@ -32,8 +42,12 @@ def backfill(
     Run twice with the same input and ``as_of``, it gives identical rows. Its memory depends on the number
     of rows in a bucket, never on the range.
 
+    What no epoch has read is processed first, for all days: a report that a backfill saw before the epochs
+    would end the wait of a send of these days, and then find none. Only of a dataset in which nothing was
+    read yet are the days made alone; its first epoch reads everything.
+
     Returns:
-        The counts of the run.
+        The counts of the run, without those epochs.
 
     Raises:
         OutputError: the dataset cannot be written, or archive files that it was made from are gone or
@@ -41,17 +55,23 @@ def backfill(
         SendLogError: the send log cannot be read, or is not the one that the dataset was made with.
         LedgerError: the counts do not add up; the dataset is as it was.
     """
-    known_days = {
-        os.path.join(settings.archive, path): of_file
-        for path, of_file in catalog.archive_days().items()
-    }
+    known_days = _known_days(catalog, settings)
     listed = archive_files(settings)
+    if not os.path.isdir(settings.archive):
+        raise OutputError(f"There is no archive at {settings.archive}: correct --archive.")
+    send_log = _whole_send_log(settings)
     # Reports of these days' sends may be later, and clocks that disagree move a report a day back.
     reported = range(days.start - 1, days.stop + settings.days_apart)
     _require_archive(settings, {file.path for file in listed}, known_days, reported)
+    consumed = catalog.send_log_consumed()
+    _require_send_log({part.path for part in send_log}, consumed, say)
+    if known_days or consumed:
+        _process_pending(catalog, settings, as_of, say)
+        # Looked at again: neither may a file be missed that an epoch has just read, nor one be read first.
+        known_days = _known_days(catalog, settings)
+        listed = [file for file in archive_files(settings) if file.path in known_days]
+        send_log = _whole_send_log(settings)
     files = archive_files_of(listed, known_days, reported)
-    send_log = send_log_slices(settings.send_log, {}) if settings.send_log else []
-    _require_send_log({part.path for part in send_log}, catalog.send_log_consumed(), say)
     say(
         f"backfill: {day_name(days[0])} to {day_name(days[-1])} from {len(files):,} archive files "
         f"and {len(send_log):,} slices of the send log"
@@ -83,8 +103,8 @@ def archive_files_of(
 ) -> list[ArchiveFile]:
     """Choose the archive files that may hold records of these days.
 
-    Of a file that an epoch has read, it is known which days its records belong to. Any other file may
-    matter if one of its messages was enqueued on the first day or later: no report precedes its send.
+    Of a file that an epoch has read, it is known which days its records belong to. Before the first epoch, a
+    file may matter if a message of it was enqueued on the first day or later: no report precedes its send.
     """
     first_ms = (days.start - 1) * DAY_MS
     return [
@@ -96,6 +116,30 @@ def archive_files_of(
             else to_ms(file.last_enqueued_at) >= first_ms
         )
     ]
+
+
+def _known_days(catalog: Catalog, settings: JobSettings) -> dict[str, list[int]]:
+    """The archive files that epochs have read, with the Beijing days of their records."""
+    return {
+        os.path.join(settings.archive, path): of_file
+        for path, of_file in catalog.archive_days().items()
+    }
+
+
+def _whole_send_log(settings: JobSettings) -> list[SendLogSlice]:
+    return send_log_slices(settings.send_log, {}) if settings.send_log else []
+
+
+def _process_pending(
+    catalog: Catalog, settings: JobSettings, as_of: datetime, say: Callable[[str], None]
+) -> None:
+    """Run epochs over what none has read."""
+    pending = find_new_input(catalog, settings)
+    if not pending:
+        return
+    say(f"backfill: first {pending.messages:,} messages and sends that no epoch has read")
+    for batch in epochs_of(pending):
+        run_epoch(catalog, settings, batch, as_of)
 
 
 def _require_archive(

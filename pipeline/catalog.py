@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -151,7 +151,7 @@ class Catalog:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._bring_up_to_date()
-            self._finish_commits()
+            self.mend()
             self._opened = opened.pop_all()
         return self
 
@@ -162,8 +162,30 @@ class Catalog:
         """The directory in which the files of one attempt wait for their commit."""
         return os.path.join(self.dataset, STAGING, attempt)
 
+    def mend(self) -> None:
+        """Finish what a failure has left half done: commits that were not moved, attempts without a commit.
+
+        Raises:
+            OutputError: the directory cannot be written.
+        """
+        self._is_whole = False
+        if self._database.in_transaction:
+            self._database.rollback()
+        self._finish_commits()
+        self._is_whole = True
+
+    def has_commits(self) -> bool:
+        """Whether anything was ever committed."""
+        found = self._database.execute("SELECT 1 FROM epochs LIMIT 1").fetchone()
+        return found is not None
+
     def files(self, table: str, days: Collection[str] | None = None) -> list[DataFile]:
-        """The current files of a table, in the order of their paths; of some days, or of all."""
+        """The current files of a table, in the order of their paths; of some days, or of all.
+
+        Raises:
+            OutputError: they are not in their place yet, and the disk still refuses to move them.
+        """
+        self._require_whole()
         rows = self._database.execute(
             "SELECT path, dt, rows FROM data_files"
             " WHERE table_name = ? AND removed_by IS NULL"
@@ -191,7 +213,12 @@ class Catalog:
         return os.path.join(self.dataset, path)
 
     def written(self) -> Written:
-        """What a run may look up of the past, wherever its workers are."""
+        """What a run may look up of the past, wherever its workers are.
+
+        Raises:
+            OutputError: as :meth:`files`.
+        """
+        self._require_whole()
         leaving = self._database.execute("SELECT path FROM data_files WHERE removed_by IS NOT NULL")
         return Written(self.dataset, frozenset(path for (path,) in leaving))
 
@@ -216,6 +243,9 @@ class Catalog:
 
     def commit(self, commit: Commit, attempt: str) -> int:
         """Make an attempt's files part of the dataset, and remember what is in them.
+
+        A disk that refuses afterwards, when they are moved to their place, undoes nothing: it is asked again
+        before anybody is told of files.
 
         Returns:
             The number of the epoch.
@@ -262,8 +292,15 @@ class Catalog:
                 [(path, *consumed) for path, consumed in commit.send_log.items()],
             )
             _replace_archive_files(transaction, commit.replacements)
-        self._finish_commits(attempt)
+        self._is_whole = False
+        with suppress(OutputError):
+            self._finish_commits(attempt)
+            self._is_whole = True
         return int(epoch)
+
+    def _require_whole(self) -> None:
+        if not self._is_whole:
+            self.mend()
 
     def _bring_up_to_date(self) -> None:
         """Take the steps of the layout that this catalog lacks, each one whole or not at all."""

@@ -21,7 +21,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.catalog import Catalog, Commit
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, SendLogError
 from pipeline.graph import BoundedInput, bounded_graph, replay_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
@@ -42,8 +42,9 @@ from transforms.tables import NOTHING_WRITTEN, Written
 _ROWS_PER_BUCKET: Final = 100_000
 # A unit is decoded by one worker at a time; larger ones save files, smaller ones spread the work.
 _MESSAGES_PER_UNIT: Final = 125_000
-# One commit per so many messages: a backlog makes progress that a crash cannot undo.
-_MESSAGES_PER_EPOCH: Final = 2_000_000
+# One commit per so many messages: a backlog makes progress that a crash cannot undo, and a stop, which waits
+# for the epoch at hand, takes some ten seconds.
+_MESSAGES_PER_EPOCH: Final = 1_000_000
 # What a send takes in a file of its kind, roughly; only the number of buckets depends on it.
 _BYTES_PER_SEND: Final = {".jsonl": 250, ".avro": 60, ".parquet": 60}
 _LOGGER: Final = logging.getLogger(__name__)
@@ -108,12 +109,14 @@ class NewInput:
 def epochs_of(new: NewInput) -> Iterator[NewInput]:
     """Cut a backlog into epochs, one at least: all sends first, then messages in the order they landed."""
     batch: list[ArchiveFile] = []
+    messages = 0
     send_log = new.send_log
     for file in new.archive_files:
         batch.append(file)
-        if sum(archived.messages for archived in batch) >= _MESSAGES_PER_EPOCH:
+        messages += file.messages
+        if messages >= _MESSAGES_PER_EPOCH:
             yield NewInput(batch, send_log)
-            batch, send_log = [], ()
+            batch, messages, send_log = [], 0, ()
     if batch or send_log or not new:
         yield NewInput(batch, send_log)
 
@@ -153,6 +156,21 @@ def archive_files(
         raise OutputError(str(failure)) from None
 
 
+def require_send_log(catalog: Catalog, settings: JobSettings) -> None:
+    """Refuse to go on without a send log where there was one: what waits would stop waiting at once.
+
+    Raises:
+        SendLogError: it is missing.
+    """
+    if settings.send_log:
+        return
+    if catalog.send_log_consumed() or catalog.files(tables.WAITING_REPORTS.name):
+        raise SendLogError(
+            f"The dataset {settings.dataset} was made with a send log: give --send_log, or its reports would "
+            "no longer wait for their sends (an empty directory, if there is no send log any more)."
+        )
+
+
 def find_new_input(
     catalog: Catalog, settings: JobSettings, landed_from: date | None = None
 ) -> NewInput:
@@ -165,9 +183,10 @@ def find_new_input(
 
     Raises:
         OutputError: the archive cannot be looked through.
-        SendLogError: the send log cannot be read.
+        SendLogError: the send log cannot be read, or is missing.
     """
     archived = archive_files(settings, landed_from, catalog.unconsumed)
+    require_send_log(catalog, settings)
     send_log = (
         send_log_slices(settings.send_log, catalog.send_log_consumed()) if settings.send_log else []
     )

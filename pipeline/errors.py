@@ -61,7 +61,7 @@ class AlreadyRunningError(OperatorError):
 
 
 class LandingProcessError(OperatorError):
-    """Raised when a process that landed for this one has ended without a word."""
+    """Raised when a process that landed for this one has ended without a word, or says none."""
 
 
 class TransientError(SmsReceiptsError):

@@ -4,6 +4,7 @@ Beam hands on what a worker raised as text, on every runner: the text is all the
 a bug.
 """
 
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,22 @@ from transforms.send_log_checks import SendLogFileError
 from transforms.tables import TableFileError
 
 _SYSTEM_ERROR: Final = re.compile(r"\[Errno (?P<number>\d+)\](?:[^'\n]*'(?P<path>/[^'\n]+)')?")
+# What a disk says. A file that is not there is the disk's fault only if it is named; what a network says is
+# a runner's affair.
+_OF_A_DISK: Final = frozenset(
+    {
+        *(
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.EIO,
+        ),
+        *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ESTALE),
+    }
+)
 # What says itself, in a sentence, what is wrong with which file.
 _SENTENCES: Final = {
     **{
@@ -69,7 +86,7 @@ def _operator_error(text: str, dataset: str) -> OperatorError | None:
     if sentences:
         error, sentence = sentences[-1]
         return _SENTENCES[error](sentence)
-    fault = next(_SYSTEM_ERROR.finditer(text), None)
+    fault = next(filter(_is_of_a_disk, _SYSTEM_ERROR.finditer(text)), None)
     if fault is None:
         return None
     reason = os.strerror(int(fault["number"]))
@@ -78,3 +95,8 @@ def _operator_error(text: str, dataset: str) -> OperatorError | None:
         f"The dataset {dataset} cannot be brought up to date ({reason}{where}): free the disk, or mend the "
         "permissions there; nothing was committed, and what was archived is processed at the next start."
     )
+
+
+def _is_of_a_disk(fault: re.Match[str]) -> bool:
+    number = int(fault["number"])
+    return number in _OF_A_DISK or (number == errno.ENOENT and fault["path"] is not None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from pipeline.errors import SmsReceiptsError
 from pipeline.landing import Landed, Standing
 
 # Counts that are levels, not flows: of several epochs the first or the last one counts.
@@ -34,6 +35,7 @@ class RunCounts:
         pending_before: archived messages of the queues that an earlier run had left unprocessed.
         pending_after: archived messages of the queues that this run leaves unprocessed.
         answers: processed messages that reconcile had archived.
+        failure: what keeps the tables from being brought up to date, while it does.
     """
 
     landed: Counter[str] = field(default_factory=Counter)
@@ -42,6 +44,7 @@ class RunCounts:
     pending_before: int = 0
     pending_after: int = 0
     answers: int = 0
+    failure: SmsReceiptsError | None = None
 
     def add_epoch(self, counts: Mapping[str, int]) -> None:
         """Add a committed epoch."""
@@ -78,13 +81,15 @@ class Snapshot(NamedTuple):
     """How long its token is still good, when it was last read; less than 0 when it had ended."""
     failed_share: Mapping[str, float]
     """Of its last messages, the share that cannot be decoded, 0-1."""
+    processing_failure: str | None
+    """What keeps the tables from being brought up to date, as a sentence; None while nothing does."""
 
     @property
-    def undeleted(self) -> int:
-        """Received, and neither deleted nor given back: at hand, or the delete was refused."""
+    def held(self) -> int:
+        """Received and at hand: neither deleted nor given back, and no delete was refused."""
         landed = self.landed
-        gone = landed.acknowledged + landed.unconfirmed + landed.released
-        return landed.received - gone
+        settled = landed.acknowledged + landed.unconfirmed + landed.unacknowledged
+        return landed.received - settled - landed.released
 
 
 class Health:
@@ -143,6 +148,11 @@ class Health:
             self._counts.add_epoch(counts)
             self._epoch_at = at
 
+    def note_processing(self, failure: SmsReceiptsError | None) -> None:
+        """Note what keeps the tables from being brought up to date, or that nothing does."""
+        with self._lock:
+            self._counts.failure = failure
+
     def snapshot(self, now: datetime) -> Snapshot:
         """How the run is doing."""
         standing = self._standing()
@@ -168,6 +178,7 @@ class Health:
                     for queue_name, expires_at in standing.token_expires_at.items()
                 },
                 failed_share=standing.failed_share,
+                processing_failure=str(failure) if (failure := self._counts.failure) else None,
             )
 
     def _landed(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from multiprocessing.connection import Connection, wait
@@ -42,6 +42,14 @@ from transforms.breaker import DEFAULT_LIMIT, FailureLimit
 _TICK_SECS: Final = 0.25
 # How long children may take to give their messages back when this process is done with them.
 _LEAVE_SECS: Final = 60.0
+# A child in a read says something twice a second; one that says nothing for so long hangs.
+_PATIENCE_SECS: Final = 60.0
+# Giving messages back is done in silence, and takes this much more than ``stop_secs`` at most.
+_LEAVING_SECS: Final = 10.0
+_NOTHING_IS_LOST: Final = (
+    "no message is lost, those it held come back to their queue: run again, with fewer "
+    "--landing_processes if it happens again"
+)
 _NOTHING: Final = Landed(*(0 for _ in Landed._fields))
 
 
@@ -59,6 +67,7 @@ class _Child:
         childs_end.close()
         self.is_idle = False
         self.is_landing = False
+        self.silent_secs = 0.0
         self.landed = _NOTHING
         self.standing: Standing | None = None
 
@@ -72,10 +81,12 @@ class _Child:
     def land(self, until: Until) -> None:
         """Begin a read."""
         self.is_idle, self.is_landing, self.landed = False, True, _NOTHING
+        self.silent_secs = 0.0
         self.tell(until)
 
     def hear(self) -> Exception | None:
         """Take in what the child says; return what ended it, if something did."""
+        self.silent_secs = 0.0
         try:
             report: Report = self.pipe.recv()
         except (EOFError, OSError):
@@ -92,6 +103,15 @@ class _Child:
         if isinstance(report, (Ready, Done)):
             self.is_idle, self.is_landing = True, False
         return None
+
+    def give_up(self) -> LandingProcessError:
+        """End the child at once; return why."""
+        self.is_landing = self.is_idle = False
+        self.process.kill()
+        return LandingProcessError(
+            f"A landing process said nothing for {self.silent_secs:.0f} s and was ended, for want of memory "
+            f"perhaps; {_NOTHING_IS_LOST}"
+        )
 
     def leave(self, deadline_secs: float) -> None:
         """Let the child end, which it does when its pipe does; at the deadline, end it."""
@@ -110,8 +130,7 @@ class _Child:
         code = self.process.exitcode or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return LandingProcessError(
-            f"A landing process {how}, for want of memory perhaps; no message is lost, those it held come "
-            "back to their queue: run again, with fewer --landing_processes if it happens again"
+            f"A landing process {how}, for want of memory perhaps; {_NOTHING_IS_LOST}"
         )
 
 
@@ -132,6 +151,7 @@ class LandingProcesses:
     ) -> None:
         """Start ``processes - 1`` children; settings hold no secrets, keys come from the environment."""
         parts = LandingParts(settings, archive, clock, limit)
+        self._stop_patience_secs = settings.stop_secs + _LEAVING_SECS
         self._landing = Landing(*parts)
         self._children = [_Child(parts) for _ in range(processes - 1)]
 
@@ -152,16 +172,23 @@ class LandingProcesses:
         theirs = [child.standing for child in self._children if child.standing is not None]
         return together([self._landing.standing(), *theirs])
 
-    def land(self, until: Until, progress: Callable[[Landed], None] | None = None) -> Landed:
+    def land(
+        self,
+        until: Until,
+        progress: Callable[[Landed], None] | None = None,
+        patience_secs: float = _PATIENCE_SECS,
+    ) -> Landed:
         """Read the queues once, as ``Landing.land`` does; return the sum over the processes.
 
-        Each process applies ``until`` for itself.
+        Each process applies ``until`` for itself. One that says nothing for ``patience_secs`` is
+        ended; once it is to stop, for a little more than ``stop_secs`` if that is less.
 
         Raises:
             OperatorError: Only the operator can help, or a process was killed. The other processes
                 have ended their reads cleanly; a request to stop stays behind.
         """
-        round_ = _Round(self._children, until)
+        stop_patience_secs = min(patience_secs, self._stop_patience_secs)
+        round_ = _Round(self._children, until, patience_secs, stop_patience_secs)
 
         def tell(own: Landed) -> None:
             if progress is not None:
@@ -189,8 +216,16 @@ class LandingProcesses:
 class _Round:
     """One read of the children, watched by a thread while this process reads for itself."""
 
-    def __init__(self, children: Iterable[_Child], until: Until) -> None:
+    def __init__(
+        self,
+        children: Iterable[_Child],
+        until: Until,
+        patience_secs: float,
+        stop_patience_secs: float,
+    ) -> None:
         self._children = list(children)
+        self._patience_secs = patience_secs
+        self._stop_patience_secs = stop_patience_secs
         for child in self._children:
             child.standing = None
         self._took_part: list[_Child] = []
@@ -227,18 +262,17 @@ class _Round:
                 is_stop_told = True
                 for child in landing:
                     child.tell(Stop())
+                    child.silent_secs = 0.0
             if self._is_own_done.is_set() and not landing:
                 return
             if not living:
                 self._is_own_done.wait()
                 continue
-            for pipe in wait(list(living), _TICK_SECS):
-                assert isinstance(pipe, Connection)  # noqa: S101 - nothing else is waited for
-                failure = living[pipe].hear()
-                if failure is not None:
-                    del living[pipe]
-                    self.failure = self.failure or failure
-                    request_stop()
+            patience_secs = self._stop_patience_secs if stops else self._patience_secs
+            for pipe, failure in _listen(living, patience_secs):
+                del living[pipe]
+                self.failure = self.failure or failure
+                request_stop()
 
     def _begin(self, child: _Child) -> None:
         until = self._until
@@ -249,6 +283,28 @@ class _Round:
             until = replace(until, max_secs=left_secs)
         child.land(until)
         self._took_part.append(child)
+
+
+def _listen(
+    living: Mapping[Connection, _Child], patience_secs: float
+) -> list[tuple[Connection, Exception]]:
+    """Hear what children say within a tick; return what ended some, by their pipe."""
+    began_secs = monotonic()
+    speaking = wait(list(living), _TICK_SECS)
+    # Not more than a tick: whoever stopped this process for a while stopped its children, too.
+    waited_secs = min(monotonic() - began_secs, _TICK_SECS)
+    ended = []
+    for pipe, child in living.items():
+        failure: Exception | None = None
+        if pipe in speaking:
+            failure = child.hear()
+        elif child.is_landing:
+            child.silent_secs += waited_secs
+            if child.silent_secs > patience_secs:
+                failure = child.give_up()
+        if failure is not None:
+            ended.append((pipe, failure))
+    return ended
 
 
 def _sum(landed: Iterable[Landed]) -> Landed:

@@ -115,9 +115,9 @@ def _metrics_of_queues(snapshot: Snapshot) -> Iterator[Metric]:
     for name, meaning in _FAULTS.items():
         yield _counter(name, meaning, landed[name])
     yield _gauge(
-        "messages_undeleted",
-        "Messages received and neither deleted nor given back: at hand, or the delete was refused.",
-        snapshot.undeleted,
+        "messages_held",
+        "Messages received and at hand: neither deleted nor given back, and no delete was refused.",
+        snapshot.held,
     )
     yield _gauge(
         "oldest_held_message_age_seconds",
@@ -138,6 +138,11 @@ def _metrics_of_epochs(snapshot: Snapshot) -> Iterator[Metric]:
         "last_epoch_age_seconds",
         "Since the last committed epoch, or the start; an idle run commits none.",
         snapshot.since_epoch_secs,
+    )
+    yield _gauge(
+        "processing_failed",
+        "1 while the tables cannot be brought up to date, which is tried again; else 0.",
+        snapshot.processing_failure is not None,
     )
     yield _gauge(
         "messages_unprocessed",

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from analytics.catalog import DatasetError, read_snapshot
 from pipeline.catalog import Catalog, Commit
-from pipeline.epochs import JobSettings, NewInput, epoch_input, run_bounded_graph
+from pipeline.epochs import JobSettings, NewInput, epoch_input, require_send_log, run_bounded_graph
 from pipeline.errors import OutputError
 from pipeline.graph_faults import operators_sentences
 from transforms import tables
@@ -79,8 +79,10 @@ def replay(
 
     Raises:
         OutputError: the dataset cannot be written, or a file of it is damaged; it is as it was.
+        SendLogError: the dataset was made with a send log, and none is given.
         LedgerError: the counts do not add up; the dataset is as it was.
     """
+    require_send_log(catalog, settings)
     with operators_sentences(catalog.dataset):
         units = failed_units(_files(catalog), choice)
     _say_size(units, say)

@@ -3,15 +3,24 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from types import FrameType
 from typing import Final
 
+from pipeline.breaker_mark import heed_mark, leave_mark
 from pipeline.catalog import Catalog
 from pipeline.compaction import compact
-from pipeline.epochs import epochs_of, find_new_input, is_due, run_epoch
+from pipeline.epochs import (
+    archive_files,
+    epochs_of,
+    find_new_input,
+    is_due,
+    require_send_log,
+    run_epoch,
+)
+from pipeline.errors import OutputError, SmsReceiptsError, UnusableMessagesError
 from pipeline.health import Health, RunCounts, Snapshot
 from pipeline.landing import Landed, Landing
 from pipeline.landing_processes import LandingProcesses
@@ -23,15 +32,17 @@ from pipeline.offers import take_offers
 from pipeline.options import RunOptions
 from pipeline.summary import status_line, troubles_of
 from transforms.archive import ArchiveFile, delete_unfinished_files
+from transforms.decode_query import QUERY_MESSAGE_TYPE
 
 # A queue to which messages keep coming is never empty: what has come by then is processed meanwhile.
 _DRAIN_SECS: Final = 300.0
-_STOPPING: Final = (
-    b"stopping: what was received is archived and processed, the rest is given back\n"
-)
-# An epoch of so many messages takes seconds, and a line says that it has begun.
+_STOPPING: Final = b"stopping: what was received is archived, the rest is given back\n"
+# An epoch of so many messages takes seconds: a line says that it has begun, and none begins after a stop.
 _WORTH_A_LINE: Final = 100_000
 _STATUS_EVERY: Final = timedelta(minutes=1)
+# What keeps the tables from being brought up to date is tried again so soon, and then ever later.
+_FIRST_PAUSE: Final = timedelta(seconds=5)
+_LONGEST_PAUSE: Final = timedelta(minutes=1)
 
 
 def run(
@@ -55,6 +66,7 @@ def run(
         job = _MainJob(options, catalog, landing, clock, say)
         with _metrics(options, job.snapshot, say):
             job.look_back()
+            heed_mark(options.job.archive, options.failure_limit.share)
             say(f"queues: reading {', '.join(options.mns.queues)}")
             round_secs = options.epoch_secs if options.follow else _DRAIN_SECS
             until = Until(empty=not options.follow, max_secs=round_secs)
@@ -84,6 +96,8 @@ class _MainJob:
         say: Callable[[str], None],
     ) -> None:
         self._settings = options.job
+        self._follows = options.follow
+        self._failed_share = options.failure_limit.share
         self._catalog = catalog
         self._landing = landing
         self._health = Health(options.mns.queues, landing.standing, clock())
@@ -92,6 +106,9 @@ class _MainJob:
         self._landed_from: date | None = None
         self._status_at: datetime | None = None
         self._troubles: Set[str] = frozenset()
+        self._has_commits = catalog.has_commits()
+        self._failures = 0
+        self._failed_at = clock()
 
     def snapshot(self) -> Snapshot:
         """How the run is doing; any thread may ask."""
@@ -99,12 +116,17 @@ class _MainJob:
 
     def look_back(self) -> None:
         """Process what an earlier run has left, whether or not the queues can be read today."""
-        new = find_new_input(self._catalog, self._settings)
+        require_send_log(self._catalog, self._settings)
+        unread = self._unread()
         delete_unfinished_files(self._settings.archive, self._clock())
-        self._health.counts.pending_before = new.messages - new.answers
-        if new.messages:
-            self._say(f"archive: {new.messages:,} messages wait since an earlier run")
-            self.process()
+        self._health.counts.pending_before = _of_queues(unread)
+        with self._landing_goes_on():
+            if unread:
+                self._say(f"archive: {_messages(unread):,} messages wait since an earlier run")
+                self._process()
+            else:
+                # A send log that cannot be read is told before anything lands for it.
+                find_new_input(self._catalog, self._settings)
 
     def land(self, until: Until, *, tells: bool) -> None:
         """Bring messages into the archive, and acknowledge them."""
@@ -118,25 +140,68 @@ class _MainJob:
                 )
 
         self._health.begin_read(self._clock())
-        landed = self._landing.land(until, progress)
+        try:
+            landed = self._landing.land(until, progress)
+        except UnusableMessagesError as failure:
+            raise leave_mark(
+                self._settings.archive, failure, self._failed_share, self._clock()
+            ) from None
         self._health.end_read(landed, self._clock())
 
     def process(self) -> None:
+        """Bring the tables up to date; after a failure, once its pause is over."""
+        if self._failures:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
+            since = self._clock() - self._failed_at
+            if is_stop_requested() or timedelta() <= since < pause:
+                return
+        with self._landing_goes_on():
+            self._process()
+
+    @contextmanager
+    def _landing_goes_on(self) -> Iterator[None]:
+        """Hold back what keeps the tables from being brought up to date, if they ever were.
+
+        Messages live on their queue for 7 days and in the archive for ever: so a send log that cannot be
+        read, or a full disk below the dataset, is told and tried again while messages land.
+        """
+        try:
+            yield
+        except SmsReceiptsError as failure:
+            if not (self._follows and self._has_commits):
+                raise
+            self._failures += 1
+            self._failed_at = self._clock()
+            # It is kept for a while, and all that it has seen need not be.
+            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
+            self._health.note_processing(failure)
+            with suppress(OutputError):  # the next try will say so
+                self._catalog.mend()
+                self._note_backlog(self._unread())
+            self.tell_status()
+        else:
+            self._failures = 0
+            self._health.note_processing(None)
+
+    def _process(self) -> None:
         """Run epochs until nothing is new and nobody's patience has run out."""
         # Here nothing reads the tables that a compaction beside this run would replace.
         take_offers(self._catalog)
         as_of = self._clock()
         new = find_new_input(self._catalog, self._settings, self._landed_from)
-        # The whole archive is looked through once; only recent days can have grown since.
-        self._landed_from = (as_of - timedelta(days=1)).date()
         self._note_backlog(new.archive_files)
         if not new and not is_due(self._catalog, self._settings, as_of):
+            self._landed_from = (as_of - timedelta(days=1)).date()
+            return
+        if is_stop_requested() and new.messages > _WORTH_A_LINE:
+            self._say(f"epoch: {new.messages:,} archived messages are left for the next start")
             return
         done = 0
         for batch in epochs_of(new):
             if batch.messages >= _WORTH_A_LINE:
                 self._say(f"epoch: processing {batch.messages:,} messages")
             epoch = run_epoch(self._catalog, self._settings, batch, as_of)
+            self._has_commits = True
             done += len(batch.archive_files)
             self._health.note_epoch(epoch, self._clock())
             self._health.counts.answers += batch.answers
@@ -149,6 +214,8 @@ class _MainJob:
             compact(self._catalog, as_of)
             if is_stop_requested():
                 return
+        # The whole archive is looked through until all of it is read; only recent days can grow after that.
+        self._landed_from = (as_of - timedelta(days=1)).date()
 
     def tell_status(self) -> None:
         """Say in a line how the run is doing: once a minute, and at once when trouble comes or goes."""
@@ -162,13 +229,25 @@ class _MainJob:
     def finished(self) -> RunCounts:
         """The counts, at the end."""
         counts = self._health.counts
-        new = find_new_input(self._catalog, self._settings)
-        counts.pending_after = new.messages - new.answers
+        counts.pending_after = _of_queues(self._unread())
         return counts
+
+    def _unread(self) -> Sequence[ArchiveFile]:
+        """The archive files that no epoch has read."""
+        return archive_files(self._settings, choose=self._catalog.unconsumed)
 
     def _note_backlog(self, files: Sequence[ArchiveFile]) -> None:
         oldest = min((file.first_enqueued_at for file in files), default=None)
-        self._health.note_backlog(sum(file.messages for file in files), oldest)
+        self._health.note_backlog(_messages(files), oldest)
+
+
+def _messages(files: Iterable[ArchiveFile]) -> int:
+    return sum(file.messages for file in files)
+
+
+def _of_queues(files: Sequence[ArchiveFile]) -> int:
+    """How many messages a queue has brought; Alibaba's answers were archived by reconcile."""
+    return _messages(file for file in files if file.queue_name != QUERY_MESSAGE_TYPE)
 
 
 @contextmanager
@@ -206,7 +285,8 @@ def _stopping_on_signals() -> Iterator[None]:
             raise KeyboardInterrupt("stopped by hand")
         request_stop()
         # Not through a buffered stream: the signal may have come in the middle of a write to it.
-        os.write(sys.stderr.fileno(), _STOPPING)
+        with suppress(BrokenPipeError):  # nobody reads on
+            os.write(sys.stderr.fileno(), _STOPPING)
 
     forget_stop()
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

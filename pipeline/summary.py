@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from pipeline.health import RunCounts, Snapshot
 from pipeline.ledger import LedgerError, require_balance
 
-# From here on a status line speaks of trouble; README's table of alerts has the same figures.
+# From here on a status line speaks of trouble; the alerts of docs/operations.md have the same figures.
 _SILENT_SECS: Final = 120.0  # a long poll takes 30 s at most
 _FAILED_SHARE: Final = 0.1
 _UNDELETED_SHARE: Final = 0.01
@@ -35,6 +35,20 @@ def status_line(snapshot: Snapshot) -> str:
 
 def troubles_of(snapshot: Snapshot) -> dict[str, str]:
     """Say what is wrong, each under a name that stays while it lasts."""
+    troubles = _troubles_of_queues(snapshot)
+    if snapshot.processing_failure is not None:
+        troubles["processing"] = (
+            f"the tables cannot be brought up to date, landing goes on: {snapshot.processing_failure}"
+        )
+    if snapshot.oldest_unprocessed_secs >= _BEHIND_SECS:
+        troubles["behind"] = f"{snapshot.unprocessed_messages:,} messages wait in the archive"
+    damaged = snapshot.processed.get("damaged_messages", 0)
+    if damaged:
+        troubles["damaged"] = f"{damaged:,} messages are lost in damaged archive files"
+    return troubles
+
+
+def _troubles_of_queues(snapshot: Snapshot) -> dict[str, str]:
     troubles = {}
     for queue_name, secs in snapshot.silent_secs.items():
         if secs >= _SILENT_SECS:
@@ -55,11 +69,6 @@ def troubles_of(snapshot: Snapshot) -> dict[str, str]:
             f"{read.unacknowledged:,} of {read.archived:,} archived messages could not be deleted, they "
             "come again"
         )
-    if snapshot.oldest_unprocessed_secs >= _BEHIND_SECS:
-        troubles["behind"] = f"{snapshot.unprocessed_messages:,} messages wait in the archive"
-    damaged = snapshot.processed.get("damaged_messages", 0)
-    if damaged:
-        troubles["damaged"] = f"{damaged:,} messages are lost in damaged archive files"
     return troubles
 
 
@@ -104,6 +113,7 @@ def require_closed_ledger(counts: RunCounts) -> str:
 
     Raises:
         LedgerError: they do not add up.
+        SmsReceiptsError: they do, but the tables could not be brought up to date when the run ended.
     """
     require_balance(counts.processed)
     landed, messages = counts.landed, counts.processed["messages"]
@@ -123,6 +133,8 @@ def require_closed_ledger(counts: RunCounts) -> str:
                 f"The counts of {name} messages do not add up ({came} and {went}): no message is lost, the "
                 "archive has all that were acknowledged; please report this as a bug of sms-receipts."
             )
+    if counts.failure is not None:
+        raise counts.failure
     return (
         f"The ledger is closed: {messages:,} messages = {counts.processed['decoded_messages']:,} decoded + "
         f"{counts.processed['failed_messages']:,} failed; every record is in exactly one place."
@@ -142,7 +154,7 @@ def _processed_lines(counts: Mapping[str, int]) -> Iterator[Line]:
     if count("waiting_before"):
         yield Line("  waited before", count("waiting_before"))
     yield Line("  matched", count("matched_reports"), "joined with their send")
-    yield Line("  orphan", count("orphan_reports"), "no send came within the patience")
+    yield Line("  orphan", count("orphan_reports"), "no send is known")
     yield Line("  duplicates", count("duplicate_reports"), "redelivered, or reported twice")
     yield Line("  waiting", count("waiting_after"), "for their send")
     if count("corrections"):
@@ -164,8 +176,8 @@ def _redelivered(count: int) -> str:
 
 
 def _unacknowledged(landed: Mapping[str, int]) -> str:
-    missing = landed["archived"] - landed["acknowledged"]
-    return f"{missing:,} will come once more" if missing else "deleted from the queues"
+    missing = landed["unacknowledged"]
+    return f"{missing:,} came or will come once more" if missing else "deleted from the queues"
 
 
 def _laid_out(lines: Sequence[Line]) -> str:

@@ -244,6 +244,15 @@ def test_the_operator_is_told_what_is_missing_and_what_to_do(file: _File) -> Non
     assert "in 2 places, first at byte" in damage_of(file.read(both)).sentence("", "")
 
 
+def test_a_moment_without_memory_is_no_damage(file: _File, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("fastavro.schemaless_reader", no_memory)
+    with pytest.raises(MemoryError):
+        file.read(flip(file.whole, file.blocks[1].end - 60))
+
+
 def test_a_file_that_holds_more_than_its_name_says_is_none_of_ours(tmp_path: Path) -> None:
     path = write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW)
     other = path.rename(path.with_name(path.name.replace("-3-", "-2-")))

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from pipeline.errors import OutputError
 from pipeline.health import Health, Snapshot
 from pipeline.landing import Landed, Standing, together
 
@@ -55,21 +56,21 @@ def test_counts_are_those_of_all_reads_and_of_the_one_at_hand(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("landed", "undeleted"),
+    ("landed", "held"),
     [
         ({"received": 9, "archived": 9, "acknowledged": 9}, 0),
         ({"received": 9, "archived": 4, "acknowledged": 4, "released": 5}, 0),
         ({"received": 9, "archived": 9, "acknowledged": 7, "unconfirmed": 2}, 0),
-        ({"received": 9, "archived": 9, "acknowledged": 6, "unacknowledged": 3}, 3),
+        ({"received": 9, "archived": 9, "acknowledged": 6, "unacknowledged": 3}, 0),
         ({"received": 9, "archived": 2}, 9),
     ],
 )
-def test_what_is_received_and_not_deleted_is_a_gap(
-    run: Run, landed: dict[str, int], undeleted: int
+def test_what_is_received_and_not_settled_is_held(
+    run: Run, landed: dict[str, int], held: int
 ) -> None:
     run.read(0, 10, **landed)
 
-    assert run.at(11).undeleted == undeleted
+    assert run.at(11).held == held
 
 
 def test_a_message_at_hand_ages(run: Run) -> None:
@@ -160,6 +161,14 @@ def test_epochs_are_counted_and_the_time_since_the_last_one(run: Run) -> None:
     snapshot = run.at(25)
     assert (snapshot.epochs, snapshot.since_epoch_secs) == (2, 5)
     assert snapshot.processed == {"messages": 11, "waiting_after": 2}
+
+
+def test_what_keeps_the_tables_back_is_told_while_it_does(run: Run) -> None:
+    run.health.note_processing(OutputError("The disk is full."))
+    assert run.at(0).processing_failure == "The disk is full."
+
+    run.health.note_processing(None)
+    assert run.at(1).processing_failure is None
 
 
 def test_the_share_of_messages_that_cannot_be_decoded_is_passed_on(run: Run) -> None:

@@ -187,12 +187,15 @@ class _EndlessMns(FakeMns):
         return super().answer(request)
 
 
-def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
-    queue = _EndlessMns()
-    settings = MnsSettings(
+def _small(queue: FakeMns) -> MnsSettings:
+    return MnsSettings(
         queues=("q-SmsReport",), mns_endpoint=queue.endpoint, dybaseapi_endpoint=queue.endpoint,
         max_bundle_messages=64, prefetch_messages=64,
     )  # fmt: skip
+
+
+def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    queue = _EndlessMns()
     killed: list[int] = []
 
     def kill_the_first_at_work(_: Landed) -> None:
@@ -202,7 +205,7 @@ def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_pa
                 killed.append(child)
 
     with (
-        LandingProcesses(settings, str(tmp_path), utc_now, 3) as landing,
+        LandingProcesses(_small(queue), str(tmp_path), utc_now, 3) as landing,
         pytest.raises(LandingProcessError, match=r"killed by signal 9.* no message is lost"),
     ):
         landing.land(Until(), kill_the_first_at_work)
@@ -212,6 +215,27 @@ def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_pa
     archived = {message_id.replace("id", "handle") for message_id in _archived_ids(tmp_path)}
     assert queue.deleted <= archived
     assert queue.deleted
+
+
+def test_a_process_that_hangs_ends_the_read_with_a_sentence_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    queue = _EndlessMns()
+    hung: list[int] = []
+
+    def stop_the_first_at_work(_: Landed) -> None:
+        for child in _children(os.getpid()):
+            if _is_connected(child) and not hung:
+                os.kill(child, signal.SIGSTOP)
+                hung.append(child)
+
+    with (
+        LandingProcesses(_small(queue), str(tmp_path), utc_now, 2) as landing,
+        pytest.raises(LandingProcessError, match=r"said nothing for .* no message is lost"),
+    ):
+        landing.land(Until(), stop_the_first_at_work, patience_secs=3)
+    assert _children(os.getpid()) == []
+    queue.close()
 
 
 _LAND_UNTIL_STOPPED = """

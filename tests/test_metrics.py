@@ -46,6 +46,7 @@ SNAPSHOT = Snapshot(
     silent_secs={REPORTS: 17.5, REPLIES: 0.5},
     token_secs={REPORTS: -18.5},
     failed_share={REPORTS: 0.25},
+    processing_failure=None,
 )
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -74,7 +75,7 @@ def test_every_number_of_the_ledger_is_a_metric() -> None:
         assert metrics[f"messages_{name}_total"] == getattr(LANDED, name)
     assert metrics["receive_faults_total"] == LANDED.receive_faults
     assert metrics["lost_leases_total"] == LANDED.lost_leases
-    assert metrics["messages_undeleted"] == SNAPSHOT.undeleted
+    assert metrics["messages_held"] == SNAPSHOT.held
     assert (metrics["messages_decoded_total"], metrics["epochs_total"]) == (90, 3)
     assert [metrics[f"reports_total{{outcome={o}}}"] for o in ("matched", "orphan", "duplicate")] == [
         60, 4, 2,
@@ -98,6 +99,13 @@ def test_lags_and_ages_are_metrics() -> None:
     assert metrics[f"queue_silent_seconds{{queue={REPLIES}}}"] == 0.5
     assert metrics[f"token_remaining_seconds{{queue={REPORTS}}}"] == -18.5
     assert metrics[f"failed_ratio{{queue={REPORTS}}}"] == 0.25
+
+
+def test_a_processing_that_fails_is_a_metric() -> None:
+    assert shown(SNAPSHOT)["processing_failed"] == 0
+    assert (
+        shown(SNAPSHOT._replace(processing_failure="The disk is full."))["processing_failed"] == 1
+    )
 
 
 def test_every_reason_to_fail_is_there_from_the_start() -> None:

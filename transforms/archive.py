@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -330,6 +331,8 @@ def _read_whole(file: ArchiveFile) -> ArchivedMessages | None:
         table = contract("mns_message").complete(rows.select(known.names).cast(known))
     except OSError:
         raise
+    except MemoryError:
+        raise  # the bytes may be well
     except Exception:  # noqa: BLE001 - datafusion raises Exception itself
         return None
     return ArchivedMessages(file, table.to_batches()) if len(table) == file.messages else None
@@ -377,11 +380,21 @@ def _scan(directory: str) -> Iterable[os.DirEntry[str]]:
 
 def _make_directory(directory: Path) -> None:
     """Make a directory and its parents so that they outlive a crash."""
-    if directory.is_dir():
+    if directory == directory.parent:
         return
     _make_directory(directory.parent)
-    directory.mkdir(exist_ok=True)
-    _sync_directory(directory.parent)
+    if directory.is_dir():
+        _sync_once(directory.parent)
+    else:
+        directory.mkdir(exist_ok=True)
+        _sync_directory(directory.parent)
+
+
+@cache
+def _sync_once(directory: Path) -> None:
+    """Sync a directory for the sake of another process, which may have made something there just now."""
+    with suppress(OSError):  # nobody has just made something in what we may not even open
+        _sync_directory(directory)
 
 
 def _sync_directory(directory: Path) -> None:

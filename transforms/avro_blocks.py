@@ -211,5 +211,7 @@ def _decoded(block: bytes, count: int, contract: Contract, written: Any) -> pa.R
             records.append(fastavro.schemaless_reader(file, written, contract.schema))
         is_whole = decompressor.eof and not decompressor.unused_data and len(records) == count > 0
         return contract.batch(records) if is_whole else None
+    except MemoryError:
+        raise  # the bytes may be well
     except Exception:  # noqa: BLE001 - whatever a decoder raises on bytes that are no Avro
         return None

@@ -89,9 +89,14 @@ _PAST_ROWS: Final[Mapping[str, PastRows]] = {
     UNREPORTED_SENDS.name: PastRows(
         ("event_id", *SEND_SCHEMA.names), "biz_id", (Kind.REPORTS, Kind.SENDS)
     ),
-    INBOUND_SMS.name: PastRows(("message_id",), "message_id", (Kind.INBOUND,)),
-    QUERY_ANSWERS.name: PastRows(("message_id",), "message_id", (Kind.ANSWERS,)),
-    FAILED_EVENTS.name: PastRows(("message_id",), "message_id", (Kind.FAILED,)),
+    **{
+        table.name: PastRows(("message_id", table.day_column), "message_id", (kind,))
+        for table, kind in (
+            (INBOUND_SMS, Kind.INBOUND),
+            (QUERY_ANSWERS, Kind.ANSWERS),
+            (FAILED_EVENTS, Kind.FAILED),
+        )
+    },
 }
 
 

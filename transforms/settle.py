@@ -21,6 +21,7 @@ from transforms.enrich_rows import (
 from transforms.intake import Kind, Scope
 from transforms.manifest import Note, counts_note, file_note
 from transforms.match import Patience
+from transforms.moments import beijing_days, milliseconds
 from transforms.shuffle import Slice, read_slices
 from transforms.tables import (
     Table,
@@ -29,8 +30,6 @@ from transforms.tables import (
     read_rows_of_keys,
     write_table,
 )
-
-_ID_SCHEMA = pa.schema([pa.field("message_id", pa.string(), nullable=False)])
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,14 @@ def _unseen(slices: Sequence[Slice], kind: str, table: Table, counts: Counter[st
     """The rows of messages that were not seen before, each once.
 
     A message may hold several records (an HTTP-push array), so what repeats a message is told by the
-    records and not by the message id alone; a redelivered message has the same records in it.
+    records and not by the message id alone; a redelivered message has the same records in it. Whether a
+    message was seen is asked for each of its days, because a backfill may have written one of them only.
     """
     rows = read_slices(slices, kind, table.schema)
-    seen = read_slices(slices, table.name, _ID_SCHEMA)
-    is_new = pc.invert(pc.is_in(rows.column("message_id"), value_set=seen.column("message_id")))
-    unseen = rows.filter(is_new)
+    of_past = pa.schema([table.schema.field(name) for name in ("message_id", table.day_column)])
+    seen = read_slices(slices, table.name, of_past)
+    is_seen = pc.is_in(_message_days(rows, table), value_set=_message_days(seen, table))
+    unseen = rows.filter(pc.invert(is_seen))
     comparable = [field.name for field in table.schema if not pa.types.is_map(field.type)]
     first = (
         unseen.select(comparable)
@@ -146,3 +147,9 @@ def _unseen(slices: Sequence[Slice], kind: str, table: Table, counts: Counter[st
     )
     counts[f"duplicate_{kind}"] += rows.num_rows - first.num_rows
     return unseen.take(first.column("row_min"))
+
+
+def _message_days(rows: pa.Table, table: Table) -> pa.ChunkedArray:
+    """The message of each row, with its Beijing day."""
+    days = pa.array(beijing_days(milliseconds(rows.column(table.day_column)))).cast(pa.string())
+    return pc.binary_join_element_wise(rows.column("message_id"), days, "/")

@@ -80,8 +80,9 @@ _DICTIONARY_COLUMNS: Final = frozenset(
 _RANGE_COLUMNS: Final = frozenset(
     {"send_time", "report_time", "requested_at", "enqueued_at", "failed_at"}
 )
-# Large enough to compress and to scan well, small enough to be merged in little memory.
-ROWS_PER_GROUP: Final = 100_000
+# Large enough to compress and to scan well; who reads or merges a file holds one of them in memory: 15 MB.
+# Four times as many scan an eighth faster, and compress no better.
+ROWS_PER_GROUP: Final = 25_000
 # A file of so many rows is never merged with others: what is gained is not worth writing it once more.
 LARGE_FILE_ROWS: Final = 1_000_000
 

@@ -1,5 +1,5 @@
 -- How many SMS were sent, and what became of them?
--- Rates are shares of one. An orphan is a report whose send the send log never had; orphans count among the reports, not among the sends.
+-- An orphan is a report whose send the send log never had; orphans count among the reports, not among the sends.
 WITH
 sent AS (
     SELECT

@@ -14,7 +14,7 @@ from pipeline.errors import OperatorError
 from pipeline.mns import faults, wire
 from pipeline.mns.settings import message_type_of
 from pipeline.mns.signature import MNS_VERSION, authorization
-from pipeline.mns.tokens import QueueToken, QueueTokens
+from pipeline.mns.tokens import Operation, QueueToken, QueueTokens
 from pipeline.mns.transport import HttpAnswer, HttpTransport, Line
 from pipeline.mns.wire import DeleteError
 from schemas.records import MnsMessage
@@ -23,6 +23,12 @@ from schemas.records import MnsMessage
 _READ_MARGIN_SECS: Final = 10.0
 _T = TypeVar("_T")
 _OK, _NO_CONTENT, _NOT_FOUND = 200, 204, 404
+# What a refusal means, in a sentence about the queue.
+_FORBIDDEN: Final = {
+    Operation.RECEIVE: "may not be read",
+    Operation.DELETE: "may be read, but its messages may not be deleted,",
+    Operation.CHANGE_VISIBILITY: "may be read, but its messages may not be kept hidden,",
+}
 
 
 class Leased(NamedTuple):
@@ -32,6 +38,8 @@ class Leased(NamedTuple):
     receipt_handles: list[str]
     secs: float
     """How long from now the first of them stays hidden."""
+    unreadable_messages: int
+    """How many more came that could not be taken in: they come back."""
 
 
 class Renewed(NamedTuple):
@@ -65,7 +73,7 @@ class MnsClient:
         """Receive 1-16 messages, waiting up to 30 s for the first; None when there is none."""
         answer = self._call(
             queue_name,
-            "GET",
+            Operation.RECEIVE,
             wire.receive_target(queue_name, messages, wait_secs),
             wait_secs=wait_secs,
         )
@@ -74,7 +82,9 @@ class MnsClient:
                 lambda: wire.parse_messages(answer.body, queue_name, message_type_of(queue_name))
             )
             secs = self._secs_until(received.visible_again_at, answer)
-            return Leased(received.messages, received.receipt_handles, secs)
+            return Leased(
+                received.messages, received.receipt_handles, secs, received.unreadable_messages
+            )
         code = wire.parse_error_code(answer.body)
         if code == faults.NO_MESSAGE:
             return None
@@ -84,7 +94,7 @@ class MnsClient:
         """Delete 1-16 messages; return those that were not deleted."""
         answer = self._call(
             queue_name,
-            "DELETE",
+            Operation.DELETE,
             wire.messages_target(queue_name),
             wire.delete_body(receipt_handles),
         )
@@ -105,7 +115,7 @@ class MnsClient:
         """
         answer = self._call(
             queue_name,
-            "PUT",
+            Operation.CHANGE_VISIBILITY,
             wire.change_visibility_target(queue_name, receipt_handle, visibility_timeout_secs),
         )
         if answer.status == _OK:
@@ -124,25 +134,26 @@ class MnsClient:
     def _call(
         self,
         queue_name: str,
-        method: str,
+        operation: Operation,
         target: str,
         body: bytes | None = None,
         wait_secs: int = 0,
     ) -> HttpAnswer:
-        token = self._tokens.current(queue_name)
+        method = operation.value
+        token = self._tokens.current(queue_name, operation)
         answer = self._send(token, method, target, body, wait_secs)
-        refusal = self._refusal(queue_name, answer)
+        refusal = self._refusal(queue_name, operation, answer)
         if refusal is not None:
-            self._tokens.reject(queue_name, token, refusal)
-            token = self._tokens.current(queue_name)
+            self._tokens.reject(queue_name, operation, token, refusal)
+            token = self._tokens.current(queue_name, operation)
             answer = self._send(token, method, target, body, wait_secs)
-            refusal = self._refusal(queue_name, answer)
+            refusal = self._refusal(queue_name, operation, answer)
             if refusal is not None:
-                self._tokens.reject(queue_name, token, refusal)
-                if self._tokens.is_refused_for_good(queue_name):
+                self._tokens.reject(queue_name, operation, token, refusal)
+                if self._tokens.is_refused_for_good(queue_name, operation):
                     raise refusal
                 raise faults.may_pass(refusal)
-        self._tokens.accept(queue_name, token)
+        self._tokens.accept(queue_name, operation, token)
         return answer
 
     def _send(
@@ -160,14 +171,17 @@ class MnsClient:
         )
         return self._transport.send(method, target, headers, body, wait_secs + _READ_MARGIN_SECS)
 
-    def _refusal(self, queue_name: str, answer: HttpAnswer) -> OperatorError | None:
+    def _refusal(
+        self, queue_name: str, operation: Operation, answer: HttpAnswer
+    ) -> OperatorError | None:
         """Return what a refused token means; None when the token was not refused."""
         if answer.status in {_OK, _NO_CONTENT, _NOT_FOUND}:
             return None
         code = wire.parse_error_code(answer.body)
         if not faults.is_refusal(answer.status, code):
             return None
-        return faults.queue_refusal(self._endpoint, queue_name, answer.status, code)
+        forbidden = _FORBIDDEN[operation]
+        return faults.queue_refusal(self._endpoint, queue_name, forbidden, answer.status, code)
 
     def _read(self, parse: Callable[[], _T]) -> _T:
         try:

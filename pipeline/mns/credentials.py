@@ -22,7 +22,7 @@ from alibabacloud_tea_openapi.utils_models import Config
 from alibabacloud_tea_util.models import RuntimeOptions
 from Tea.exceptions import TeaException
 
-from pipeline.mns import faults
+from pipeline.mns import faults, wire
 from pipeline.mns.settings import message_type_of
 from pipeline.mns.tokens import TokenAnswer
 from pipeline.mns.transport import UnreachableError
@@ -60,7 +60,7 @@ class TokenService:
         except Exception as failure:  # noqa: BLE001 - garbage makes Alibaba's client raise anything
             raise self._fault(queue_name, failure) from None
         if answer.code != "OK":
-            raise faults.token_fault(self._endpoint, queue_name, str(answer.code))
+            raise faults.token_fault(self._endpoint, queue_name, wire.known_code(answer.code))
         token = answer.message_token_dto
         keys = token and (token.access_key_id, token.access_key_secret, token.security_token)
         if not keys or not all(isinstance(key, str) and key for key in keys):
@@ -74,7 +74,7 @@ class TokenService:
             return faults.no_keys()
         code = failure.code if isinstance(failure, TeaException) else None
         if code:
-            return faults.token_fault(self._endpoint, queue_name, str(code))
+            return faults.token_fault(self._endpoint, queue_name, wire.known_code(code))
         if isinstance(met, _GARBAGE):
             return UnreachableError(f"No usable answer from {self._endpoint}")
         return UnreachableError(f"Nobody answers at {self._endpoint}")

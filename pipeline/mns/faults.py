@@ -31,6 +31,8 @@ _PERMISSION_CODES: Final = ("AccessDenied", "NoPermission", "Forbidden", "isp.RA
 _CLOCK_CODES: Final = ("TimeExpired", "InvalidTimeStamp", "InvalidDateHeader")
 _PARAMETER_CODES: Final = ("isv.INVALID_PARAMETERS", "InvalidParameter", "InvalidMessageType")
 _QUEUE_NAME_SHAPE: Final = "Alicom-Queue-<16-digit account id>-<message type>"
+# How Python says it (Modules/_threadmodule.c); the exception has no type of its own.
+_NO_THREAD: Final = "can't start new thread"
 _KEYS_FIX: Final = (
     "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET to an active key of the "
     "account that sends the SMS"
@@ -77,11 +79,13 @@ def token_fault(endpoint: str, queue_name: str, code: str) -> OperatorError | Se
     return _passing_fault(f"The token service at {endpoint}", code)
 
 
-def queue_refusal(endpoint: str, queue_name: str, status: int, code: str) -> OperatorError:
-    """Say what it means when a queue refuses fresh tokens."""
+def queue_refusal(
+    endpoint: str, queue_name: str, forbidden: str, status: int, code: str
+) -> OperatorError:
+    """Say what it means when a queue refuses fresh tokens; ``forbidden``: "may not be read"."""
     if code.startswith(_PERMISSION_CODES):
         return QueueError(
-            f"The queue {queue_name} at {endpoint} may not be read with these keys ({code}): "
+            f"The queue {queue_name} at {endpoint} {forbidden} with these keys ({code}): "
             "check the name in --mns_queues, the region in --mns_endpoint, and that the RAM "
             "user has the policy AliyunMNSFullAccess"
         )
@@ -113,6 +117,24 @@ def may_pass(refusal: OperatorError) -> ServiceFaultError:
     return ServiceFaultError(str(refusal))
 
 
+def unreadable(queue_name: str) -> ServiceFaultError:
+    """Say that a receive brought a message that can be neither archived nor deleted."""
+    return ServiceFaultError(
+        f"A message of {queue_name} has no id, handle or time that can be read, and stays in its "
+        "queue: ask Alibaba about it"
+    )
+
+
+def in_a_sentence(failure: Exception) -> Exception:
+    """Turn what the machine lacks into the operator's sentence; anything else stays as it is."""
+    if isinstance(failure, RuntimeError) and str(failure) == _NO_THREAD:
+        return OperatorError(
+            "This machine lets the process start no more threads: raise the limit (ulimit -u, or "
+            "pids of the container), or run with fewer --landing_processes or --mns_fetchers"
+        )
+    return failure
+
+
 def surrender(fault: TransientError) -> OperatorError:
     """Turn a fault that outlived every try at the start into the operator's sentence."""
     if isinstance(fault, UnreachableError):
@@ -128,7 +150,8 @@ def _passing_fault(service: str, code: str) -> ServiceFaultError:
             f"{service} finds this machine's clock wrong by more than 15 minutes ({code}): set the "
             "clock right, e.g. with NTP"
         )
+    what = f"the error {code}" if code else "an error whose code is of no known form"
     return ServiceFaultError(
-        f"{service} answers with the error {code}: try again later, and if it stays, look the code "
+        f"{service} answers with {what}: try again later, and if it stays, look the code "
         "up in Alibaba's documentation of MNS and Dybaseapi"
     )

@@ -175,12 +175,15 @@ class Inbox:
     def acknowledge(self, mark: int) -> None:
         """Delete the messages of a mark's span; a second call does nothing.
 
-        Never raises for what the service does: a message that could not be deleted comes back and
-        is recognised downstream by its id.
+        Never raises, because Beam would swallow it: a message that could not be deleted comes back
+        and is recognised downstream by its id, and what is no fault of the service ends the read.
         """
         with self._has_news:
             numbers = self._marks.pop(mark, [])
-        self._keeper.delete(numbers)
+        try:
+            self._keeper.delete(numbers)
+        except Exception as failure:  # noqa: BLE001 - see above
+            self._fail(failure)
 
     def stop(self) -> None:
         """Stop receiving, hand out nothing more, and begin to give back what was not handed out.
@@ -242,6 +245,7 @@ class Inbox:
             self._has_news.notify_all()
 
     def _fail(self, failure: Exception) -> None:
+        failure = faults.in_a_sentence(failure)
         with self._has_news:
             self._failure = self._failure or failure
         self._tally.fail(failure)
@@ -270,6 +274,9 @@ class Inbox:
                 continue
             failures = 0
             self._connection.note_answer(queue_name)
+            if outcome is not None and outcome.unreadable_messages:
+                self._tally.add(receive_faults=1)
+                self._warn_once(faults.unreadable(queue_name))
             # An answer that did not wait says that the server wants fewer polls.
             fast_answers = fast_answers + 1 if outcome is None and not waited else 0
             if fast_answers:

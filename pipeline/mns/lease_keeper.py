@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import datetime
 from math import inf
 from time import monotonic
@@ -128,13 +129,14 @@ class LeaseKeeper:
     def delete(self, numbers: Iterable[int]) -> None:
         """Delete the messages of leases, as often as it takes while they last; count the others."""
         began_secs = monotonic()
+        chunks: deque[_Chunk] = deque()
         with self._changed:
             self._deletes_under_way += 1
         try:
-            chunks = deque(self._chunks(self._take(numbers, began_secs)))
+            chunks.extend(self._chunks(self._take(numbers, began_secs)))
             self._delete_all(chunks, began_secs)
-            self._give_up(chunks)
         finally:
+            self._give_up(chunks)
             with self._changed:
                 self._deletes_under_way -= 1
 
@@ -210,7 +212,11 @@ class LeaseKeeper:
                 task = tasks.popleft()
             except IndexError:
                 return
-            left = attempt(task)
+            try:
+                left = attempt(task)
+            except BaseException:
+                tasks.append(task)  # whoever began this counts it
+                raise
             if left is None:
                 failures = 0
                 continue
@@ -321,18 +327,20 @@ class LeaseKeeper:
         """Delete chunks with some threads, and with as many more for every second that takes."""
         threads = self._settings.ack_threads
         deletions: list[Future[None]] = []
-        while chunks and len(deletions) < max(threads, _MOST_THREADS):
-            deletions += [
-                self._deleters.submit(self._work_off, chunks, self._delete, began_secs)
-                for _ in range(min(threads, len(chunks)))
-            ]
-            wait(deletions, _MORE_THREADS_SECS)
-        self._wait_for(deletions, began_secs)
+        try:
+            while chunks and len(deletions) < max(threads, _MOST_THREADS):
+                for _ in range(min(threads, len(chunks))):
+                    deletions.append(  # noqa: PERF401 - a thread may start, and the next one not
+                        self._deleters.submit(self._work_off, chunks, self._delete, began_secs)
+                    )
+                wait(deletions, _MORE_THREADS_SECS)
+        finally:
+            self._wait_for(deletions, began_secs)
 
-    def _give_up(self, chunks: Iterable[_Chunk]) -> None:
-        left = sum(len(chunk.receipt_handles) for chunk in chunks)
-        if left:
-            self._tally.add(unacknowledged=left)
+    def _give_up(self, chunks: MutableSequence[_Chunk]) -> None:
+        with suppress(IndexError):
+            while True:  # not all at once: a thread may be taking the next
+                self._tally.add(unacknowledged=len(chunks.pop().receipt_handles))
 
     def _delete(self, chunk: _Chunk) -> _Chunk | None:
         """Try to delete a chunk; return what to try again."""

@@ -8,6 +8,8 @@ What happens to a token, and to whoever needs one:
   but not more than one a second: it may be refusing at random, and then the same one works again.
 * A queue that refuses a fresh one, too, is misconfigured when none has worked yet: that ends the
   read. When one has worked before, access may come back: it gets eight fresh ones, over 45 to 90 s.
+* That is counted for each operation by itself: a queue may let these keys receive, and not delete. One
+  that is refused neither keeps the others waiting nor is forgiven because they go well.
 * The same goes for a token service that refuses account keys with which it has given tokens.
 """
 
@@ -17,6 +19,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Final, NamedTuple
 
 from pipeline.errors import OperatorError, TransientError
@@ -84,6 +87,40 @@ def _lifetime(expire_time: str, fetched_at: datetime) -> timedelta:
     return min(lifetime, _LONGEST_TRUST) if lifetime > timedelta() else _ASSUMED_LIFETIME
 
 
+class Operation(Enum):
+    """What is asked of a queue, by its HTTP method."""
+
+    RECEIVE = "GET"
+    DELETE = "DELETE"
+    CHANGE_VISIBILITY = "PUT"
+
+
+class _Trouble:
+    """What goes wrong in a row with one kind of request, and when not to ask again."""
+
+    def __init__(self) -> None:
+        # What only the operator can mend: fresh tokens by the queue, keys by the service.
+        self.refusals = 0
+        self.fault: TransientError | OperatorError | None = None
+        self._paused_at: datetime | None = None
+        self._pause = timedelta()
+
+    def pause(self, now: datetime, secs: float) -> None:
+        """Begin a pause."""
+        self._paused_at, self._pause = now, timedelta(seconds=secs)
+
+    def is_paused(self, now: datetime) -> bool:
+        """Whether a pause is on; one from the future was begun before the clock was set back."""
+        return (
+            self._paused_at is not None and self._paused_at <= now < self._paused_at + self._pause
+        )
+
+    def raise_if_paused(self, now: datetime) -> None:
+        """Raise what the pause is for."""
+        if self.fault is not None and self.is_paused(now):
+            raise _again(self.fault)
+
+
 class _Slot:
     """The token of one queue."""
 
@@ -95,19 +132,11 @@ class _Slot:
         self.replaced_at: datetime | None = None
         # Whether the queue has ever accepted a token.
         self.has_worked = False
-        # In a row, of what only the operator can mend: fresh tokens by the queue, keys by the service.
-        self.refusals = 0
+        self.with_queue = {operation: _Trouble() for operation in Operation}
+        self.with_service = _Trouble()
         # In a row, of the token service to answer.
         self.failures = 0
         self.failed_fetches = 0
-        # Why there is no fresh one, and when not to ask again.
-        self.fault: TransientError | OperatorError | None = None
-        self.paused_at: datetime | None = None
-        self.pause = timedelta()
-
-    def is_paused(self, now: datetime) -> bool:
-        """Whether a pause is on; one from the future was begun before the clock was set back."""
-        return self.paused_at is not None and self.paused_at <= now < self.paused_at + self.pause
 
     def was_just_replaced(self, now: datetime) -> bool:
         """Whether the token took the place of a refused one less than a second ago."""
@@ -115,9 +144,11 @@ class _Slot:
             self.replaced_at <= now < self.replaced_at + _LEAST_USE
         )
 
-    def is_refused_for_good(self) -> bool:
+    def is_refused_for_good(self, trouble: _Trouble) -> bool:
+        if trouble is self.with_queue[Operation.CHANGE_VISIBILITY]:
+            return False  # it costs redeliveries, and no source says that these queues allow it
         most = _REFUSALS_LATER if self.has_worked else _REFUSALS_AT_THE_START
-        return self.refusals >= most
+        return trouble.refusals >= most
 
     def usable(self, now: datetime) -> QueueToken | None:
         """Return the token at hand if it still works, as far as is known."""
@@ -141,35 +172,39 @@ class QueueTokens:
         self._slots: dict[str, _Slot] = {}
         self._growing = threading.Lock()
 
-    def current(self, queue_name: str) -> QueueToken:
+    def current(self, queue_name: str, operation: Operation) -> QueueToken:
         """Return a token for a queue, fetched anew when it is time.
 
         Raises ``TransientError`` when there is none and the service cannot give one now, or an
-        ``OperatorError`` when it will not.
+        ``OperatorError`` when it will not; the same after the queue has refused fresh ones.
         """
         slot = self._slots.get(queue_name) or self._new_slot(queue_name)
         now = self._clock()
+        slot.with_queue[operation].raise_if_paused(now)
         token = slot.usable(now)
         if token is not None:
             # One thread refreshes, the others go on with what works.
             if now < token.refresh_at or not slot.refreshing.acquire(blocking=False):
                 return token
             try:
-                return self._refresh(queue_name, slot, slot.failed_fetches)
+                return self._refresh(queue_name, operation, slot, slot.failed_fetches)
             finally:
                 slot.refreshing.release()
         failed_fetches = slot.failed_fetches
         with slot.refreshing:
-            return self._refresh(queue_name, slot, failed_fetches)
+            return self._refresh(queue_name, operation, slot, failed_fetches)
 
-    def accept(self, queue_name: str, token: QueueToken) -> None:
+    def accept(self, queue_name: str, operation: Operation, token: QueueToken) -> None:
         """Note that a queue took a token."""
         slot = self._slots[queue_name]
-        if slot.token is token and not slot.is_accepted:
+        if slot.token is token:
             slot.is_accepted = slot.has_worked = True
-            slot.refusals = 0
+            if slot.with_queue[operation].refusals:
+                slot.with_queue[operation] = _Trouble()
 
-    def reject(self, queue_name: str, token: QueueToken, refusal: OperatorError) -> None:
+    def reject(
+        self, queue_name: str, operation: Operation, token: QueueToken, refusal: OperatorError
+    ) -> None:
         """Note that a queue refused a token, so that another is fetched; ``refusal`` says what is wrong."""
         slot = self._slots[queue_name]
         with slot.refreshing:
@@ -177,16 +212,18 @@ class QueueTokens:
                 return
             now = self._clock()
             if not slot.is_accepted:
-                slot.fault = self._note_refusal(slot, refusal, now)
+                trouble = slot.with_queue[operation]
+                trouble.fault = self._note_refusal(slot, trouble, refusal, now)
             elif slot.was_just_replaced(now):
                 return
             else:
                 slot.replaced_at = now
             slot.is_rejected = True
 
-    def is_refused_for_good(self, queue_name: str) -> bool:
+    def is_refused_for_good(self, queue_name: str, operation: Operation) -> bool:
         """Whether fresh tokens have been refused often enough to give the queue up."""
-        return self._slots[queue_name].is_refused_for_good()
+        slot = self._slots[queue_name]
+        return slot.is_refused_for_good(slot.with_queue[operation])
 
     def expiries(self) -> dict[str, datetime]:
         """Return when the token of each queue that has one ends."""
@@ -197,54 +234,62 @@ class QueueTokens:
         with self._growing:
             return self._slots.setdefault(queue_name, _Slot())
 
-    def _refresh(self, queue_name: str, slot: _Slot, failed_fetches: int) -> QueueToken:
+    def _refresh(
+        self, queue_name: str, operation: Operation, slot: _Slot, failed_fetches: int
+    ) -> QueueToken:
         """Replace the token; ``failed_fetches`` is their number when the caller began to wait."""
         now = self._clock()
         usable = slot.usable(now)
         if usable is not None and now < usable.refresh_at:
             return usable  # another thread was faster
+        slot.with_queue[operation].raise_if_paused(now)  # another thread was refused
         # Who waited while another thread asked in vain does not ask again: the waits would add up.
         is_told = slot.failed_fetches != failed_fetches
-        if slot.fault is not None and (is_told or slot.is_paused(now)):
+        trouble = slot.with_service
+        if trouble.fault is not None and (is_told or trouble.is_paused(now)):
             if usable is not None:
                 return usable
-            raise type(slot.fault)(str(slot.fault))
+            raise _again(trouble.fault)
         try:
             answer = self._fetch(queue_name)
         except (TransientError, OperatorError) as fault:
             slot.failed_fetches += 1
-            slot.fault = self._note_failed_fetch(slot, fault, now)
+            trouble.fault = self._note_failed_fetch(slot, fault, now)
             if usable is not None:
                 return usable
-            raise slot.fault from None
+            raise trouble.fault from None
         slot.token = read_token(answer, self._clock())
         slot.is_accepted = slot.is_rejected = False
-        slot.failures, slot.fault, slot.paused_at = 0, None, None
+        slot.failures, slot.with_service = 0, _Trouble()
         return slot.token
 
     def _note_failed_fetch(
         self, slot: _Slot, fault: TransientError | OperatorError, now: datetime
     ) -> TransientError | OperatorError:
         if isinstance(fault, OperatorError):
-            may_pass = self._note_refusal(slot, fault, now)
+            may_pass = self._note_refusal(slot, slot.with_service, fault, now)
             return may_pass if slot.has_worked else fault
         slot.failures += 1
-        pause_secs = outage_pause_secs(slot.failures, self._draw)
-        slot.paused_at, slot.pause = now, timedelta(seconds=pause_secs)
+        slot.with_service.pause(now, outage_pause_secs(slot.failures, self._draw))
         return fault
 
     def _note_refusal(
-        self, slot: _Slot, refusal: OperatorError, now: datetime
+        self, slot: _Slot, trouble: _Trouble, refusal: OperatorError, now: datetime
     ) -> TransientError | OperatorError:
         """Count a refusal; return it as what it is: a fault that may pass, or the last word."""
-        slot.refusals += 1
+        trouble.refusals += 1
         # The first is followed by another try at once: a token may need a moment to be known.
-        if slot.refusals > 1:
+        if trouble.refusals > 1:
             pause_secs = backoff_secs(
-                slot.refusals - 1,
+                trouble.refusals - 1,
                 _FIRST_REFUSED_PAUSE_SECS,
                 _LONGEST_REFUSED_PAUSE_SECS,
                 self._draw,
             )
-            slot.paused_at, slot.pause = now, timedelta(seconds=pause_secs)
-        return refusal if slot.is_refused_for_good() else faults.may_pass(refusal)
+            trouble.pause(now, pause_secs)
+        return refusal if slot.is_refused_for_good(trouble) else faults.may_pass(refusal)
+
+
+def _again(fault: TransientError | OperatorError) -> TransientError | OperatorError:
+    """Return the same sentence as an exception of its own: each thread raises one."""
+    return type(fault)(str(fault))

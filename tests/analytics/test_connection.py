@@ -14,6 +14,8 @@ from analytics.connection import TABLES
 from schemas.contracts import contract
 from tests.analytics.dataset import AS_OF, DAY_1, DAY_2, Dataset, report, unreported, waiting
 
+pytestmark = pytest.mark.integration
+
 
 def test_every_table_and_view_answers_when_nothing_was_ever_written(tmp_path: Path) -> None:
     made = Dataset(tmp_path / "dataset")

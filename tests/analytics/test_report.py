@@ -26,6 +26,8 @@ from tests.analytics.dataset import (
     waiting,
 )
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

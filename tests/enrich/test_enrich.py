@@ -329,7 +329,7 @@ SENDS = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_order_repeats_and_epochs_do_not_change_the_answer(data: st.DataObject) -> None:
     reports = data.draw(

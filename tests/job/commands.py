@@ -50,7 +50,7 @@ class Ended(NamedTuple):
         *progress, sentence = self.err.splitlines()
         for line in progress:
             assert re.match(
-                r"\d\d:\d\d:\d\d (queues|archive|epoch|backfill|metrics|status): ", line
+                r"[-\d]{10}T[:\d]{8}Z (queues|archive|epoch|backfill|metrics|status): ", line
             ), line
         return sentence
 

@@ -150,6 +150,36 @@ def test_the_next_start_finishes_the_move_of_a_killed_commit(tmp_path: Path) -> 
     assert list(tmp_path.glob("_staging/*")) == []
 
 
+def test_a_commit_whose_files_cannot_be_moved_has_happened_and_is_finished_later(
+    tmp_path: Path,
+) -> None:
+    with Catalog(str(tmp_path), at_noon) as catalog:
+        assert not catalog.has_commits()
+        in_the_way = _a_file(tmp_path / "open_sends")
+        files = stage(catalog, "one", "a")
+
+        assert catalog.commit(commit_of(files), "one") == 1
+
+        assert catalog.has_commits()
+        for ask in (lambda: catalog.files("open_sends"), catalog.written):
+            with pytest.raises(OutputError, match=r"cannot be written \(.*\): free the disk"):
+                ask()
+        in_the_way.unlink()
+        assert open_files(catalog) == [tmp_path / files[0].path]
+        assert open_files(catalog)[0].is_file()
+
+
+def test_a_failed_attempt_leaves_no_files_behind(tmp_path: Path) -> None:
+    with Catalog(str(tmp_path), at_noon) as catalog:
+        catalog.commit(commit_of(stage(catalog, "one", "a")), "one")
+        stage(catalog, "two", "b")
+
+        catalog.mend()
+
+        assert list(tmp_path.glob("_staging/*")) == []
+        assert len(open_files(catalog)) == 1
+
+
 def test_a_removed_file_is_deleted_one_epoch_late(tmp_path: Path) -> None:
     with Catalog(str(tmp_path), at_noon) as catalog:
         first = stage(catalog, "one", "a")

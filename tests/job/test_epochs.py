@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
@@ -9,9 +10,10 @@ from random import Random
 import pytest
 
 from pipeline import epochs
+from pipeline.backfill import backfill
 from pipeline.catalog import Catalog
 from pipeline.epochs import run_epoch
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, SendLogError
 from schemas.records import MnsMessage
 from tests.job.oracle import current_rows, event_id
 from tests.job.small_job import NOON, SmallJob, answer, report
@@ -391,11 +393,36 @@ def test_an_epoch_after_a_backfill_goes_on_where_the_last_one_stopped(job: Small
     job.backfill("2026-10-28", "2026-11-05", NOON)
     assert job.tables() == job.expected(NOON)
     next(parts)
-    # The backfill has read what no epoch has read yet; the epoch finds it in the tables already.
+    # What no epoch has read, the backfill lets an epoch read first.
     job.backfill("2026-10-28", "2026-11-05", NOON + MINUTE)
+    assert job.tables() == job.expected(NOON + MINUTE)
     job.epoch(AFTER_THE_WEEK)
 
     assert job.tables() == job.expected(AFTER_THE_WEEK)
+
+
+def test_patience_does_not_end_because_a_flag_was_forgotten(job: SmallJob) -> None:
+    job.land(report("a"))
+    job.epoch(SOON)
+    forgetful = replace(job.settings, send_log=None)
+    with (
+        Catalog(str(job.dataset), lambda: NOON) as catalog,
+        pytest.raises(SendLogError, match=r"was made with a send log: give --send_log"),
+    ):
+        epochs.find_new_input(catalog, forgetful)
+
+    assert len(job.tables().waiting) == 1
+
+
+def test_a_backfill_of_no_archive_is_refused(job: SmallJob, tmp_path: Path) -> None:
+    job.send("a")
+    job.epoch(SOON)
+    typo = replace(job.settings, archive=str(tmp_path / "typo"))
+    with (
+        Catalog(str(job.dataset), lambda: NOON) as catalog,
+        pytest.raises(OutputError, match=r"^There is no archive at .*typo: correct --archive\.$"),
+    ):
+        backfill(catalog, typo, range(1), SOON, job.said.append)
 
 
 def test_an_archive_file_that_is_gone_is_told_in_a_sentence(job: SmallJob) -> None:

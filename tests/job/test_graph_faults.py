@@ -70,6 +70,22 @@ def test_a_damaged_file_is_told_in_its_own_words(error: type[Exception]) -> None
             raise failure
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+        RuntimeError("TimeoutError: [Errno 110] Connection timed out [while running 'X']"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "java"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_what_is_no_fault_of_a_disk_is_not_told_as_one(failure: Exception) -> None:
+    with pytest.raises(type(failure)) as raised, operators_sentences("/d"):
+        raise failure
+
+    assert raised.value is failure
+
+
 def test_a_bug_stays_what_it_is() -> None:
     bug = ValueError("off by one")
     with pytest.raises(ValueError, match="off by one") as raised, operators_sentences("/d"):

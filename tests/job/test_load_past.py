@@ -16,7 +16,7 @@ from transforms.shuffle import Slice, SliceWriter, read_slices
 from transforms.tables import INBOUND_SMS, Written, write_table
 
 TODAY = Past(INBOUND_SMS.name, day_number("2026-11-01"))
-IDS = pa.schema([pa.field("message_id", pa.string(), nullable=False)])
+LOADED = pa.schema([INBOUND_SMS.schema.field(name) for name in ("message_id", "send_time")])
 
 
 def inbound(*message_ids: str) -> pa.Table:
@@ -50,7 +50,7 @@ def test_of_a_day_only_the_keys_with_news_are_loaded(tmp_path: Path) -> None:
 
     def loaded(parts: Iterable[tuple[int, Slice]]) -> list[str]:
         past = [Slice(*part) for _, part in parts]
-        return sorted(read_slices(past, INBOUND_SMS.name, IDS)["message_id"].to_pylist())
+        return sorted(read_slices(past, INBOUND_SMS.name, LOADED)["message_id"].to_pylist())
 
     with beam.Pipeline("FnApiRunner") as pipeline:
         news = pipeline | "News" >> beam.Create(slices)

@@ -11,6 +11,8 @@ import pytest
 
 from pipeline.memory import give_memory_back
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from pipeline.errors import OutputError
 from pipeline.health import RunCounts, Snapshot
 from pipeline.landing import Landed
 from pipeline.ledger import LedgerError
@@ -67,6 +68,22 @@ def test_a_run_without_news_says_so_in_three_lines() -> None:
     assert lines_of(run_summary(RunCounts())) == {"received": 0, "archived": 0, "acknowledged": 0}
 
 
+@pytest.mark.parametrize(
+    ("landed", "remark"),
+    [
+        ({"acknowledged": 4}, "deleted from the queues"),
+        ({"acknowledged": 3, "unacknowledged": 1}, "1 came or will come once more"),
+        # Deleted, but the answer was lost: nothing comes again.
+        ({"acknowledged": 3, "unconfirmed": 1}, "deleted from the queues"),
+    ],
+)
+def test_the_summary_tells_what_comes_once_more(landed: dict[str, int], remark: str) -> None:
+    (line,) = (
+        line for line in run_summary(run_of(**landed)).splitlines() if line.startswith("ack")
+    )
+    assert line.endswith(f"  {remark}")
+
+
 def test_the_graphs_own_summary_knows_no_queues() -> None:
     lines = lines_of(graph_summary(run_of().processed))
 
@@ -120,6 +137,18 @@ def test_messages_left_for_a_later_run_belong_to_the_books() -> None:
     assert "The ledger is closed" in require_closed_ledger(counts)
 
 
+def test_books_that_add_up_do_not_hide_what_kept_the_tables_back() -> None:
+    counts = run_of(received=9, archived=9, acknowledged=9)
+    counts.pending_after, counts.failure = 5, OutputError("The disk is full.")
+
+    with pytest.raises(OutputError, match=r"^The disk is full\.$"):
+        require_closed_ledger(counts)
+
+    counts.pending_after = 4
+    with pytest.raises(LedgerError):
+        require_closed_ledger(counts)
+
+
 def test_two_epochs_add_up_as_one() -> None:
     counts = run_of()
     counts.landed.update(received=2, archived=2, acknowledged=2)
@@ -167,6 +196,7 @@ WELL = Snapshot(
     silent_secs={QUEUE: 31.0},
     token_secs={QUEUE: 119.0},
     failed_share={QUEUE: 0.02},
+    processing_failure=None,
 )
 
 
@@ -202,6 +232,11 @@ def test_a_run_in_trouble_says_what_it_is_before_anything_else() -> None:
         (
             {"unprocessed_messages": 5_000, "oldest_unprocessed_secs": 1_000.0},
             "5,000 messages wait in the archive",
+        ),
+        (
+            {"processing_failure": "sends.parquet cannot be read: replace it."},
+            "the tables cannot be brought up to date, landing goes on: sends.parquet cannot be read: "
+            "replace it.",
         ),
         (
             {"processed": {"damaged_messages": 40}},

@@ -37,6 +37,11 @@ def test_a_format_that_nobody_knows_stops_the_job_before_anything_is_deleted(
     )
     assert held(job.emulator) == 1200
 
+    # A supervisor starts it again: it takes nothing, however often.
+    again = job.run()
+    assert (again.exit_code, again.sentence) == (2, stopped.sentence)
+    assert held(job.emulator) == 1200
+
     # As a version would that knows what to do with them.
     fixed = job.run("--max_failed_share=1")
 

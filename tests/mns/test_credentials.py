@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
+from traceback import format_exception
 
 import pytest
 from hypothesis import given, settings
@@ -17,11 +20,15 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CredentialsError, OperatorError, QueueError, TransientError
 from pipeline.mns.backoff import Draw, outage_pause_secs
-from pipeline.mns.tokens import QueueTokens, TokenAnswer, read_token
+from pipeline.mns.credentials import TokenService
+from pipeline.mns.faults import ServiceFaultError
+from pipeline.mns.tokens import Operation, QueueTokens, TokenAnswer, read_token
 from pipeline.mns.transport import UnreachableError
+from tests.mns.fake_mns import Answer, FakeMns
 
 _NOW = datetime(2026, 11, 22, 4, 0, tzinfo=timezone.utc)  # noon in Beijing
 _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
+_RECEIVE = Operation.RECEIVE
 
 
 _REFUSAL = QueueError("The queue may not be read with these keys")
@@ -47,9 +54,15 @@ class _Service:
         ends = (self.now + self.life).astimezone(timezone(timedelta(hours=8)))
         return TokenAnswer("id", "secret", f"token-{self.calls}", f"{ends:%Y-%m-%d %H:%M:%S}")
 
+    def be_refused(self, operation: Operation) -> None:
+        """Try the token at hand, which may have ended, and fresh ones, until there is a pause."""
+        for _ in range(4):
+            token = self.tokens.current(_QUEUE, operation)
+            self.tokens.reject(_QUEUE, operation, token, _REFUSAL)
+
     def token_after(self, secs: float) -> str:
         self.now += timedelta(seconds=secs)
-        return self.tokens.current(_QUEUE).security_token
+        return self.tokens.current(_QUEUE, _RECEIVE).security_token
 
 
 @pytest.mark.parametrize(
@@ -78,10 +91,10 @@ def test_a_token_is_fetched_once_and_replaced_two_minutes_before_its_end() -> No
 
 def test_a_refused_token_is_replaced_once_however_many_complain() -> None:
     service = _Service()
-    token = service.tokens.current(_QUEUE)
-    service.tokens.reject(_QUEUE, token, _REFUSAL)
+    token = service.tokens.current(_QUEUE, _RECEIVE)
+    service.tokens.reject(_QUEUE, _RECEIVE, token, _REFUSAL)
     assert service.token_after(0) == "token-2"
-    service.tokens.reject(_QUEUE, token, _REFUSAL)
+    service.tokens.reject(_QUEUE, _RECEIVE, token, _REFUSAL)
     assert service.token_after(0) == "token-2"
 
 
@@ -141,14 +154,14 @@ def test_threads_that_waited_for_a_call_in_vain_do_not_repeat_it_one_after_anoth
 
     tokens = QueueTokens(fetch, clock, lambda: 0.0)
     with ThreadPoolExecutor(5) as pool:
-        faults = [pool.submit(tokens.current, _QUEUE).exception for _ in range(5)]
+        faults = [pool.submit(tokens.current, _QUEUE, _RECEIVE).exception for _ in range(5)]
         assert [type(fault()) for fault in faults] == [UnreachableError] * 5
     assert len(calls) == 1
 
 
 def test_an_account_that_is_refused_works_to_the_end_of_its_token_and_stops() -> None:
     service = _Service()
-    service.tokens.accept(_QUEUE, service.tokens.current(_QUEUE))
+    service.tokens.accept(_QUEUE, _RECEIVE, service.tokens.current(_QUEUE, _RECEIVE))
     service.refusal = CredentialsError("Alibaba Cloud refused the account keys")
     assert {service.token_after(1) for _ in range(599)} == {"token-1"}
     # One at once, then after pauses of 1 to 15 s, with this jitter.
@@ -159,7 +172,7 @@ def test_an_account_that_is_refused_works_to_the_end_of_its_token_and_stops() ->
 
 def test_an_account_that_is_refused_for_a_minute_is_not_given_up() -> None:
     service = _Service()
-    service.tokens.accept(_QUEUE, service.tokens.current(_QUEUE))
+    service.tokens.accept(_QUEUE, _RECEIVE, service.tokens.current(_QUEUE, _RECEIVE))
     service.refusal = CredentialsError("Alibaba Cloud refused the account keys")
     service.token_after(570)
     for _ in range(29):
@@ -180,6 +193,28 @@ def test_an_account_that_is_refused_at_the_start_is_wrong() -> None:
     assert service.calls == 1
 
 
+@pytest.mark.parametrize(
+    ("operation", "is_final"), [(Operation.DELETE, True), (Operation.CHANGE_VISIBILITY, False)]
+)
+def test_an_operation_that_is_refused_is_neither_forgiven_for_receives_nor_keeps_them_waiting(
+    operation: Operation, is_final: bool
+) -> None:
+    service = _Service()
+    fault: Exception | None = None
+    for _ in range(100):
+        # Whoever receives has a token at any time.
+        service.tokens.accept(_QUEUE, _RECEIVE, service.tokens.current(_QUEUE, _RECEIVE))
+        with pytest.raises((TransientError, QueueError), match="may not be read") as caught:
+            service.be_refused(operation)
+        fault = caught.value
+        if isinstance(fault, QueueError):
+            break
+        service.now += timedelta(seconds=1)
+    assert service.tokens.is_refused_for_good(_QUEUE, operation) == is_final
+    assert (service.now - _NOW < timedelta(seconds=90)) == is_final
+    assert not service.tokens.is_refused_for_good(_QUEUE, _RECEIVE)
+
+
 def test_a_clock_that_is_set_back_does_not_prolong_a_pause() -> None:
     service = _Service()
     service.is_down = True
@@ -193,7 +228,7 @@ def test_a_day_of_ten_minute_tokens_never_fails() -> None:
     service = _Service()
     for _ in range(24 * 60):
         service.token_after(60)
-        assert service.tokens.current(_QUEUE).expires_at > service.now
+        assert service.tokens.current(_QUEUE, _RECEIVE).expires_at > service.now
     assert service.calls == 24 * 60 // 8
 
 
@@ -201,6 +236,28 @@ def test_secrets_are_not_in_the_repr() -> None:
     answer = TokenAnswer("key-id", "key-secret", "the-token", "2026-11-22 12:10:00")
     shown = repr(answer) + repr(read_token(answer, _NOW))
     assert not any(secret in shown for secret in ("key-id", "key-secret", "the-token"))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("isv.INVALID_PARAMETERS", r"gives no token .*\(isv\.INVALID_PARAMETERS\)"),
+        ("Throttling.User", "with the error Throttling.User:"),
+        ("x 13800000000 your code\nERROR forged", "with an error whose code is of no known form:"),
+    ],
+)
+def test_only_what_looks_like_a_code_of_the_token_service_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str, said: str
+) -> None:
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
+    fake = FakeMns()
+    fake.token = lambda: Answer(status, json.dumps({"Code": code, "Message": code}))
+    with closing(fake), pytest.raises((QueueError, ServiceFaultError), match=said) as caught:
+        TokenService(fake.endpoint).fetch(_QUEUE)
+    assert "13800000000" not in "".join(format_exception(caught.value))
 
 
 @pytest.mark.integration

@@ -160,6 +160,34 @@ def test_a_queue_that_refuses_every_token_is_given_up_after_a_minute(world: _Wor
     assert (refused, tokens) == (9, 8)
 
 
+def test_a_queue_that_lets_nothing_be_deleted_is_given_up_after_a_minute_and_read_until_then(
+    world: _World,
+) -> None:
+    assert world.do_business() == 1
+    world.admin.set_rules(
+        {"fault": "forbidden", "code": "AccessDenied", "operations": ["delete"]},
+        {"fault": "slow", "delay_secs": 0, "operations": ["token"]},
+    )
+    began = world.now()
+    receive, delete = world.connection.client.receive, world.connection.client.delete
+    fault: Exception | None = None
+    while not isinstance(fault, OperatorError):
+        received = receive(world.queue, 1, 0)  # never refused
+        assert received is not None
+        with pytest.raises((TransientError, OperatorError)) as caught:
+            delete(world.queue, received.receipt_handles)
+        fault = caught.value
+        world.let_pass(1)
+    assert isinstance(fault, QueueError)
+    assert "its messages may not be deleted, with these keys (AccessDenied)" in str(fault)
+    assert "AliyunMNSFullAccess" in str(fault)
+    assert timedelta(seconds=45) <= world.now() - began <= timedelta(seconds=105)
+    refused, tokens = world.admin.injected()
+    # By the token at hand, and by a fresh one.
+    assert refused <= 2 * 9
+    assert tokens <= 2 * 9
+
+
 def test_a_queue_that_refuses_for_half_a_minute_is_not_given_up(world: _World) -> None:
     assert world.do_business() == 1
     world.admin.set_rules({"fault": "forbidden", "code": "AccessDenied", "until_secs": 30})

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.errors import QueueError
+from pipeline.errors import OperatorError, QueueError
 from pipeline.mns.settings import Until
 from tests.mns.fake_mns import (
     DROPPED,
@@ -52,6 +52,62 @@ def test_an_answer_whose_date_is_of_no_use_is_read_all_the_same(read: _Read, dat
     reading.take()
     reading.inbox.acknowledge(reading.inbox.cut_mark())
     assert reading.count("acknowledged") == 1
+
+
+@pytest.mark.parametrize("may_start", [0, 1])
+def test_threads_that_cannot_be_started_for_deletes_end_the_read_with_a_sentence(
+    read: _Read, monkeypatch: pytest.MonkeyPatch, may_start: int
+) -> None:
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def start_few(thread: threading.Thread) -> None:
+        if thread.name.startswith("delete"):
+            started.append(thread.name)
+            if len(started) > may_start:
+                raise RuntimeError("can't start new thread")  # as at a limit of processes
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_few)
+    reading = read()
+    reading.queue.receives += [messages(*range(16)), messages(*range(16, 20))]
+    reading.queue.deletes += [Answer(204, after_secs=0.3)]  # so that a second thread is wanted
+    reading.inbox.start()
+    for _ in range(2):
+        reading.take()
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert isinstance(reading.inbox.failure, OperatorError)
+    assert "no more threads" in str(reading.inbox.failure)
+    assert reading.tally.failure is reading.inbox.failure
+    deleted = 20 * may_start  # one thread does it all
+    assert (reading.count("acknowledged"), reading.count("unacknowledged")) == (
+        deleted,
+        20 - deleted,
+    )
+    reading.wait_for(lambda: reading.inbox.is_finished)
+
+
+def test_a_message_that_cannot_be_read_does_not_hide_those_that_came_with_it(
+    read: _Read, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="pipeline")
+    reading = read()
+    sent = messages(1, 2, 3)
+    body = sent.body.replace("<MessageBody>", "<MessageBody>\x01", 1)  # that of message 1
+    reading.queue.receives += [
+        sent._replace(body=body.replace("<ReceiptHandle>handle-2<", "<ReceiptHandle><"))
+    ]
+    reading.inbox.start()
+    received = reading.take().messages
+    assert [message.message_id for message in received] == ["id-1", "id-3"]
+    assert received[0].body.startswith(b"<MessageBody>\x01")
+    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    assert [request.handles for request in reading.queue.asked("DELETE")] == [
+        ["handle-1", "handle-3"]
+    ]
+    assert reading.count("receive_faults") == 1
+    (told,) = [record.getMessage() for record in caplog.records if record.name[:8] == "pipeline"]
+    assert "has no id, handle or time" in told
 
 
 def test_a_delete_that_complains_of_another_message_is_tried_again(read: _Read) -> None:

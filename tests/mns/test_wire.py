@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.mns import wire
+from transforms.decode_body import open_body
+from transforms.failures import UnusableError
 
 _MESSAGE = (
     "<Message><MessageId>0909FF0D9C3A630C372B8A14BD2011B6</MessageId>"
@@ -75,14 +77,12 @@ def test_a_body_is_kept_as_it_was_sent(sent: str, body: bytes) -> None:
         b"\xff\xfe",
         b"<Messages/>",
         b"<Messages><Message><MessageId>1</MessageId></Message></Messages>",
-        _messages().replace(b"<ReceiptHandle>8-1==</ReceiptHandle>", b""),
         _messages().replace(b"1764000000123", b"soon"),
         _messages().replace(b"1764000000123", b"9" * 30),
         _messages().replace(b"1764000000123", b"-1"),
-        _messages().replace(b"1764000030001", b"253402300799999"),
+        _messages().replace(b"176400003000", b"25340230079999999"),
         _messages().replace(b"<DequeueCount>2<", b"<DequeueCount>2147483648<"),
         _messages().replace(b"<DequeueCount>2<", b"<DequeueCount><"),
-        _messages(body="ey<b>J9</b>ey"),
         b'<!DOCTYPE m [<!ENTITY a "b">]>' + _messages(body="&a;"),
         '<!DOCTYPE m [<!ENTITY a "b">]><Messages/>'.encode("utf-16"),
     ],
@@ -90,6 +90,51 @@ def test_a_body_is_kept_as_it_was_sent(sent: str, body: bytes) -> None:
 def test_an_answer_that_is_not_mns_is_refused(answer: bytes) -> None:
     with pytest.raises(wire.MalformedResponseError):
         wire.parse_messages(answer, "q", "q")
+
+
+def _three(body: str, *, handle: str = "<ReceiptHandle>8-1==</ReceiptHandle>") -> bytes:
+    """Return three messages; the one in the middle is as given."""
+    entries = [
+        _MESSAGE.format(body="eyJ9", handle=f"8-{number}==", visible=1764000030000 - number)
+        for number in range(3)
+    ]
+    entries[1] = entries[1].replace("<ReceiptHandle>8-1==</ReceiptHandle>", handle)
+    entries[1] = entries[1].replace("eyJ9", body)
+    namespace = "http://mns.aliyuncs.com/doc/v1"
+    return (
+        f'<?xml version="1.0"?><Messages xmlns="{namespace}">{"".join(entries)}</Messages>'.encode(
+            errors="surrogateescape"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a&#1;b", "a\x01b", "&#xD800;", "\udcff", "a&b", "<b>x</b>", "</b>", "{}<b/>", "<![CDATA[", "&a;",
+        "<!DOCTYPE html>", "<MessageBody>", "<ReceiptHandle>8-9==</ReceiptHandle>",
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_text_is_kept_in_its_tags_and_harms_no_other(body: str) -> None:
+    received = wire.parse_messages(_three(body), "q", "q")
+    assert received.receipt_handles == ["8-0==", "8-1==", "8-2=="]
+    assert received.visible_again_at == datetime(2025, 11, 24, 16, 0, 29, 998000, timezone.utc)
+    raw = f"<MessageBody>{body}</MessageBody>".encode(errors="surrogateescape")
+    assert [message.body for message in received.messages] == [b"eyJ9", raw, b"eyJ9"]
+    assert received.unreadable_messages == 0
+    with pytest.raises(UnusableError, match="base64"):
+        open_body(raw)
+
+
+@pytest.mark.parametrize("body", ["eyJ9", "a\x01b"])
+@pytest.mark.parametrize("handle", ["", "<ReceiptHandle/>", "<ReceiptHandle>\x01</ReceiptHandle>"])
+def test_a_message_that_cannot_be_deleted_is_left_and_harms_no_other(
+    body: str, handle: str
+) -> None:
+    received = wire.parse_messages(_three(body, handle=handle), "q", "q")
+    assert received.receipt_handles == ["8-0==", "8-2=="]
+    assert [message.body for message in received.messages] == [b"eyJ9", b"eyJ9"]
+    assert received.unreadable_messages == 1
 
 
 def test_an_error_is_read_by_its_code() -> None:

@@ -131,6 +131,9 @@ def scenario_of(point: CrashPoint, begin: datetime) -> Scenario:
         )
         for plan in plans
     ]
+    if point.command == "backfill":
+        # Without news there is no epoch before it, whose operations are of the same kind.
+        quiet[-1] = replace(quiet[-1], log=b"", logged=())
     kill = Interruption(point.action, point.pattern, point.nth)
     rounds = [
         *quiet[:-1],

@@ -39,13 +39,13 @@ def test_a_job_stopped_by_hand_in_the_middle_of_an_epoch_says_so_and_loses_nothi
 ) -> None:
     # Beam is in the middle of a step, and has its own way with exceptions there.
     writing = r".*/_staging/[0-9a-f]{32}/[a-z_]+/dt="
-    by_hand = CrashPoint("by hand", writing, command=command, action="insist")
+    by_hand = CrashPoint("by hand", writing, command=command, action="insist", runs_before=1)
     simulation = Simulation(lane, tmp_path / "job", scenario_of(by_hand, lane.clock()))
 
     figures = simulation.figures()
 
     assert figures["stopped by hand"] == 1
-    said = (tmp_path / "job" / "job-00.log").read_text("utf-8")
+    said = (tmp_path / "job" / "job-01.log").read_text("utf-8")
     assert said.endswith(
         f"sms-receipts {command}: stopped; what was not committed is done again.\n"
     )
