@@ -5,12 +5,14 @@ needs neither.
 """
 
 import logging
+import os
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -133,11 +135,10 @@ def _explain(flags: Sequence[str]) -> int:
     from pipeline.options_explain import explain_options
 
     options = explain_options(flags)
-    # As a report, it may be piped into head.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     explanation = explain(options, utc_now, _say)
-    sys.stdout.write(f"{document(explanation) if options.json else text(explanation)}\n")
-    return 0
+    with _cut_short_by_its_reader() as answered:
+        sys.stdout.write(f"{document(explanation) if options.json else text(explanation)}\n")
+    return answered.exit_code
 
 
 def _replay(flags: Sequence[str]) -> int:
@@ -196,9 +197,9 @@ def _erase(flags: Sequence[str]) -> int:
 def _report(flags: Sequence[str]) -> int:
     from analytics.report import main as report
 
-    # Who reads only the first lines of an answer (| head) ends it, as with any other such tool.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    return report(flags)
+    with _cut_short_by_its_reader() as answered:
+        answered.exit_code = report(flags)
+    return answered.exit_code
 
 
 def _emulator(flags: Sequence[str]) -> int:
@@ -219,6 +220,24 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "erase": _erase,
     "emulator": _emulator,
 }
+
+
+@dataclass
+class _Answered:
+    exit_code: int = 0
+
+
+@contextmanager
+def _cut_short_by_its_reader() -> Iterator[_Answered]:
+    """End quietly when only the first lines of an answer are read (``| head``), as any such tool does."""
+    answered = _Answered()
+    try:
+        yield answered
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end: to nowhere, then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        answered.exit_code = 128 + signal.SIGPIPE
 
 
 def _stop_by_hand(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it

@@ -14,6 +14,7 @@ import os
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -51,6 +52,8 @@ class SliceWriter:
         self._pending: defaultdict[tuple[str, str], list[pa.Table]] = defaultdict(list)
         self._pending_rows: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._writers: dict[tuple[str, int], pa.RecordBatchStreamWriter] = {}
+        # Arrow does not close the file of a writer that the disk refuses to end: it is closed here.
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         os.makedirs(self._directory, exist_ok=True)
@@ -69,12 +72,12 @@ class SliceWriter:
         """Finish all files; tell each one's bucket."""
         for kind, key in list(self._pending):
             self._split(kind, key)
-        self._close()
+        self._opened.close()
         for kind, bucket in self._writers:
             yield bucket, Slice(kind, self._path(kind, bucket))
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._opened.close()
 
     def _split(self, kind: str, key: str) -> None:
         rows = pa.concat_tables(self._pending.pop((kind, key))).combine_chunks()
@@ -97,17 +100,13 @@ class SliceWriter:
     def _write(self, kind: str, bucket: int, rows: pa.Table) -> None:
         writer = self._writers.get((kind, bucket))
         if writer is None:
-            path = self._path(kind, bucket)
-            writer = pa.ipc.new_stream(path, rows.schema)
+            file = self._opened.enter_context(pa.OSFile(self._path(kind, bucket), "wb"))
+            writer = self._opened.enter_context(pa.ipc.new_stream(file, rows.schema))
             self._writers[kind, bucket] = writer
         writer.write_table(rows)
 
     def _path(self, kind: str, bucket: int) -> str:
         return os.path.join(self._directory, f"{kind}-{bucket:05d}-{self._attempt}.arrows")
-
-    def _close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
 
 
 def read_slices(slices: Iterable[Slice], kind: str, schema: pa.Schema) -> pa.Table:

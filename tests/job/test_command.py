@@ -1,5 +1,6 @@
 """The whole job, as an operator runs it: queue to tables, checked against a second opinion."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -209,3 +210,4 @@ def test_an_answer_may_be_cut_short_by_its_reader(story: Story) -> None:
         assert report.stderr is not None
         report.stdout.close()  # before the answer is there
         assert report.stderr.read() == b""
+    assert report.returncode == 128 + signal.SIGPIPE
