@@ -88,7 +88,8 @@ class Simulation:
         self._let_pass(each.jump_secs)
 
     def _run(self, each: Round) -> int:
-        if each.command == "backfill":
+        # Without an archive, which a job killed early has not made, a backfill is refused.
+        if each.command == "backfill" and (self._root / "archive").is_dir():
             self._backfills += 1
             return self._job("backfill", each.interruption)
         mode = "--follow" if each.command == "follow" else "--until-empty"
