@@ -22,7 +22,7 @@ _SEEDS = range(200)
 def test_the_ledger_of_every_seed_closes() -> None:
     sums: Counter[str] = Counter()
     failures = []
-    for outcome in simulate_many(_SEEDS, lanes=3):
+    for outcome in simulate_many(_SEEDS, lanes=5):
         if isinstance(outcome, Counter):
             sums += outcome
         else:
