@@ -1,7 +1,7 @@
 """Millions of inputs that nobody would think of: does every one end where it must?
 
     python -m benchmarks.fuzz --inputs 10000000 --seed 1
-    python -m benchmarks.fuzz --inputs 1000000 --coverage-guided --corpus /tmp/corpus
+    python -m benchmarks.fuzz --inputs 1000000 --coverage-guided --corpus corpus
 
 Draws inputs near what Alibaba and senders write, and holds the readers to the properties of ``tests/fuzz``:
 no crash, no hang, nothing unaccounted, nothing personal in a detail or a log line, the same verdict whatever
@@ -17,6 +17,7 @@ import logging
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from typing import Any, Final
 from tests.fuzz.targets import TARGETS, Target
 
 _HANG_SECS: Final = 120
+_CORPUS: Final = Path(tempfile.gettempdir(), "sms-receipts-corpus")
 _PROGRESS_SECS: Final = 10
 _SHOWN: Final = 2000  # characters of an input that failed
 
@@ -112,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--batch", type=int, help="only this batch of the seed")
     parser.add_argument("--coverage-guided", action="store_true")
-    parser.add_argument("--corpus", type=Path, default=Path("/tmp/sms-receipts-corpus"))  # noqa: S108
+    parser.add_argument("--corpus", type=Path, default=_CORPUS)
     parser.add_argument("--replay", type=Path, help="only this file of a coverage-guided run")
     arguments = parser.parse_args(argv)
     target = TARGETS[arguments.target]

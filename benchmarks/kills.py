@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import sqlite3
 import subprocess
@@ -24,8 +23,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from hashlib import md5
@@ -36,6 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mns.account import Account
 from mns.queue import Message
+
+from benchmarks.emulator_process import emulator_process
 
 _ROOT: Final = Path(__file__).parents[1]
 _QUEUE: Final = "Alicom-Queue-1000000000000001-SmsReport"
@@ -236,7 +237,7 @@ def kill_and_count(root: Path, kills: int, per_sec: int = 200, seed: int = 0) ->
         seed: decides about the SMS and the moments; what the machine does in them, nobody decides.
     """
     moments = random.Random(f"{seed}/moments")  # noqa: S311 - a simulation
-    with _emulator() as endpoint:
+    with emulator_process(f"--visibility_timeout_secs={_VISIBILITY_SECS}") as (_, endpoint):
         place = Place(endpoint, root)
         place.send_log.touch()
         load = Load(endpoint, place.send_log, per_sec, seed)
@@ -260,27 +261,6 @@ def _kill_after(job: subprocess.Popen[bytes], secs: float) -> None:
         job.wait()
     else:
         raise RuntimeError(f"the job was not there to be killed: it ended with {exit_code}")
-
-
-@contextmanager
-def _emulator() -> Iterator[str]:
-    command = [
-        *(sys.executable, "-m", "emulator", "--port=0"),
-        f"--visibility_timeout_secs={_VISIBILITY_SECS}",
-    ]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command, cwd=_ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        address = re.search(r"http://\S+", process.stdout.readline())
-        if address is None:
-            raise RuntimeError("the emulator did not start")
-        yield address.group()
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
 
 
 def _figures(kills: int, load: Load, dataset: Path) -> KillFigures:

@@ -13,41 +13,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
-import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from benchmarks.emulator_process import emulator_process
+
 _ROOT: Final = Path(__file__).parents[1]
-
-
-@contextmanager
-def _emulator(retention_secs: int) -> Iterator[str]:
-    command = [
-        *(sys.executable, "-m", "emulator", "--port=0", "--seed=outage"),
-        f"--retention_secs={retention_secs}",
-        # Whatever is missing is missing for the outage's sake.
-        *("--carrier_lost_rate=0", "--carrier_missing_phone_rate=0"),
-    ]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command, cwd=_ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        address = re.search(r"http://\S+", process.stdout.readline())
-        if address is None:
-            raise RuntimeError("the emulator did not start")
-        yield address.group()
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["ALIBABA_CLOUD_ACCESS_KEY_ID"] = KEY_ID
     os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"] = KEY_SECRET
     with (
-        _emulator(RETENTION // timedelta(seconds=1)) as endpoint,
+        emulator_process(
+            "--seed=outage",
+            f"--retention_secs={RETENTION // timedelta(seconds=1)}",
+            # Whatever is missing is missing for the outage's sake.
+            *("--carrier_lost_rate=0", "--carrier_missing_phone_rate=0"),
+        ) as (_, endpoint),
         tempfile.TemporaryDirectory(prefix="sms-receipts-") as root,
     ):
         figures = rehearse(Drill(endpoint, Path(root), print), flags.sms, print, qps=flags.qps)

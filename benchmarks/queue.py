@@ -13,20 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
-import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks import measure
+from benchmarks.emulator_process import emulator_process
 
 _KEY_ID: Final = "emulator-key-id"
 _KEY_SECRET: Final = "emulator-key-secret"  # noqa: S105 - the emulator's well-known one
@@ -109,7 +106,12 @@ def _run_once(name: str, sms: int, workdir: Path) -> QueueFigures:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     log = workdir / f"queue-{name}.log"
-    with _emulator(sms, output / "send_log") as emulator:
+    send_log = output / "send_log"
+    send_log.mkdir()
+    with emulator_process(
+        "--seed=benchmark", f"--traffic={sms}", "--traffic_days=3", f"--traffic_send_log={send_log}"
+    ) as process:
+        emulator = _Emulator(*process, send_log)
         command = (
             _ours(emulator, output, _OURS[name]) if name in _OURS else _official(emulator, output)
         )
@@ -125,28 +127,6 @@ def _run_once(name: str, sms: int, workdir: Path) -> QueueFigures:
         client_cpu_us=used.cpu_secs / messages * 1e6,
         emulator_cpu_us=emulator_cpu_secs / messages * 1e6,
     )
-
-
-@contextmanager
-def _emulator(sms: int, send_log: Path) -> Iterator[_Emulator]:
-    """Start an emulator with its queues full, and stop it."""
-    command = [
-        *(sys.executable, "-m", "emulator", "--port", "0", "--seed", "benchmark"),
-        *("--traffic", str(sms), "--traffic_days", "3", "--traffic_send_log", str(send_log)),
-    ]
-    send_log.mkdir()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    assert process.stdout is not None
-    try:
-        ready = process.stdout.readline()
-        address = re.search(r"http://\S+", ready)
-        if address is None:
-            raise RuntimeError(f"the emulator did not start: {ready!r}")
-        yield _Emulator(process.pid, address.group(), send_log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        process.stdout.close()
 
 
 def _ours(emulator: _Emulator, output: Path, landing_processes: int) -> list[str]:

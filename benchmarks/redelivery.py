@@ -14,20 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.emulator_process import emulator_process
 from pipeline.clock import utc_now
 from pipeline.landing import Landed
 from pipeline.landing_processes import LandingProcesses
@@ -69,7 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     sms = round(arguments.messages / _MESSAGES_PER_SMS)
     is_missed = False
     for processes in arguments.processes:
-        with tempfile.TemporaryDirectory() as archive, _emulator(sms) as emulator:
+        with (
+            tempfile.TemporaryDirectory() as archive,
+            emulator_process(
+                "--seed=redelivery", f"--traffic={sms}", "--traffic_days=3"
+            ) as process,
+        ):
+            emulator = _Emulator(process.endpoint)
             began_secs = time.monotonic()
             landed = _land(emulator, archive, processes)
             wall_secs = time.monotonic() - began_secs
@@ -104,27 +107,6 @@ def _report(processes: int, landed: Landed, archive: str, left: int, wall_secs: 
         flush=True,
     )
     return share
-
-
-@contextmanager
-def _emulator(sms: int) -> Iterator[_Emulator]:
-    """Start an emulator with its queues full, and stop it."""
-    command = [
-        *(sys.executable, "-m", "emulator", "--port", "0", "--seed", "redelivery"),
-        *("--traffic", str(sms), "--traffic_days", "3"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    assert process.stdout is not None
-    try:
-        ready = process.stdout.readline()
-        address = re.search(r"http://\S+", ready)
-        if address is None:
-            raise RuntimeError(f"the emulator did not start: {ready!r}")
-        yield _Emulator(address.group())
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        process.stdout.close()
 
 
 if __name__ == "__main__":

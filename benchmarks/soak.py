@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import signal
 import sqlite3
 import statistics
@@ -38,6 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import measure
+from benchmarks.emulator_process import emulator_process
 
 _ROOT: Final = Path(__file__).parents[1]
 _QUEUES: Final = tuple(
@@ -188,7 +188,12 @@ def growth_of(samples: Sequence[Sample]) -> Growth:
 
 def soak(plan: Plan, root: Path) -> SoakFigures:
     """Run the job for some minutes in the empty directory ``root``, stop it, and close its books."""
-    with _emulator(plan, root) as endpoint:
+    (root / "send_log").mkdir()
+    with emulator_process(
+        f"--faults={plan.faults}",
+        *(f"--traffic_per_sec={plan.per_sec}", f"--traffic_send_log={root / 'send_log'}"),
+        f"--carrier_delay_secs={_CARRIER_DELAY_SECS}",
+    ) as (_, endpoint):
         with _job(plan, root, endpoint) as job:
             samples = list(_watched(job, root / "job.log", endpoint, plan))
             began = time.monotonic()
@@ -201,29 +206,6 @@ def soak(plan: Plan, root: Path) -> SoakFigures:
         injected = sum(rule["injected"] for rule in _asked(endpoint, "/faults")["counts"])
         books = _books(root, endpoint)
     return SoakFigures(samples, growth_of(samples), books, injected, stop_secs)
-
-
-@contextmanager
-def _emulator(plan: Plan, root: Path) -> Iterator[str]:
-    (root / "send_log").mkdir()
-    command = [
-        *(sys.executable, "-m", "emulator", "--port=0", f"--faults={plan.faults}"),
-        *(f"--traffic_per_sec={plan.per_sec}", f"--traffic_send_log={root / 'send_log'}"),
-        f"--carrier_delay_secs={_CARRIER_DELAY_SECS}",
-    ]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command, cwd=_ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        address = re.search(r"http://\S+", process.stdout.readline())
-        if address is None:
-            raise RuntimeError("the emulator did not start")
-        yield address.group()
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
 
 
 @contextmanager

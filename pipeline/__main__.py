@@ -241,7 +241,7 @@ def _cut_short_by_its_reader() -> Iterator[_Answered]:
 
 
 def _stop_by_hand(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-    # With a text, as in pipeline.run.
+    # With a text, as in pipeline.mns.stopping.
     raise KeyboardInterrupt("stopped by hand")
 
 

@@ -8,15 +8,12 @@ and become rows by the same epochs; so this works beside ``sms-receipts run --fo
 import fcntl
 import os
 import shutil
-import signal
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta
-from types import FrameType
 from typing import Final, NamedTuple
 
 import apache_beam as beam
@@ -42,7 +39,7 @@ from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_
 from pipeline.errors import AlreadyRunningError, EndpointError, OperatorError, OutputError
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError
-from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
+from pipeline.mns.stopping import is_stop_requested, stopping_on_signals
 from pipeline.options_reconcile import ReconcileOptions
 from pipeline.sms_api import QUERY_DAYS
 from transforms.archive import ArchiveError, require_writable_archive
@@ -103,7 +100,10 @@ def reconcile(
     if forgotten:
         say(f"reconcile: {forgotten}")
     counts: Counter[str] = Counter()
-    with _stopping_on_signals(), alone(options.job.archive, options.job.dataset) as directory:
+    with (
+        stopping_on_signals(_STOPPING),
+        alone(options.job.archive, options.job.dataset) as directory,
+    ):
         # What is new first: sends that were just logged are asked about, too.
         is_processed = _process(options.job, clock, say)
         while True:
@@ -357,23 +357,3 @@ def _wait(until: datetime, clock: Callable[[], datetime]) -> bool:
             return True
         time.sleep(_TICK_SECS)
     return False
-
-
-@contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """On SIGTERM and Ctrl-C: finish what is under way, archive it, and leave the rest."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-        if is_stop_requested():
-            raise KeyboardInterrupt  # asked twice: leave now
-        request_stop()
-        # Not through a buffered stream: the signal may have come in the middle of a write to it.
-        os.write(sys.stderr.fileno(), _STOPPING)
-
-    forget_stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,12 +1,8 @@
 """The main job on one machine: land what is on the queues, then turn the archive into tables, in epochs."""
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
-from types import FrameType
 from typing import Final
 
 from pipeline.breaker_mark import heed_mark, leave_mark
@@ -27,7 +23,7 @@ from pipeline.landing_processes import LandingProcesses
 from pipeline.memory import give_memory_back
 from pipeline.metrics import served
 from pipeline.mns.settings import Until
-from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
+from pipeline.mns.stopping import is_stop_requested, stopping_on_signals
 from pipeline.offers import take_offers
 from pipeline.options import RunOptions
 from pipeline.summary import status_line, troubles_of
@@ -59,7 +55,7 @@ def run(
         OperatorError: only the operator can help; what was archived stays archived.
     """
     with (
-        _stopping_on_signals(),
+        stopping_on_signals(_STOPPING),
         Catalog(options.job.dataset, clock) as catalog,
         _landing(options, clock) as landing,
     ):
@@ -272,26 +268,3 @@ def _landing(options: RunOptions, clock: Callable[[], datetime]) -> Landing | La
         options.landing_processes,
         options.failure_limit,
     )
-
-
-@contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """On SIGTERM and Ctrl-C: finish the bundle or epoch at hand, commit it, give the rest back."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-        if is_stop_requested():
-            # Asked twice: leave now. Whatever is not committed will be done again. With a text: Beam turns
-            # an interrupt without one into another exception, when it comes in the middle of a step.
-            raise KeyboardInterrupt("stopped by hand")
-        request_stop()
-        # Not through a buffered stream: the signal may have come in the middle of a write to it.
-        with suppress(BrokenPipeError):  # nobody reads on
-            os.write(sys.stderr.fileno(), _STOPPING)
-
-    forget_stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

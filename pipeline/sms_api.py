@@ -5,6 +5,7 @@ Both are Dysmsapi 2017-05-25 through Alibaba's own client. A call tries once: wh
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
@@ -128,26 +129,18 @@ class SmsApi:
             RefusedQuestionError: not about this SMS.
             OperatorError: only the operator can help.
         """
-        rows: list[Mapping[str, Any]] = []
-        page = 1
-        while True:
-            request = QuerySendDetailsRequest(
+        return self._all_pages(
+            lambda page: QuerySendDetailsRequest(
                 phone_number=phone_number,
                 send_date=day.strftime("%Y%m%d"),
                 biz_id=biz_id,
                 page_size=_PAGE_ROWS,
                 current_page=page,
-            )
-            found, total = self._asked(
-                "dysms:QuerySendDetails",
-                DysmsapiClient.query_send_details_with_options,
-                request,
-                _details,
-            )
-            rows += found
-            if not found or len(rows) >= total:
-                return rows
-            page += 1
+            ),
+            "dysms:QuerySendDetails",
+            DysmsapiClient.query_send_details_with_options,
+            _details,
+        )
 
     def send_statistics(
         self,
@@ -172,10 +165,8 @@ class SmsApi:
             RefusedQuestionError: not of these days, or of no such sign.
             OperatorError: only the operator can help.
         """
-        totals: list[DayTotals] = []
-        page = 1
-        while True:
-            request = QuerySendStatisticsRequest(
+        return self._all_pages(
+            lambda page: QuerySendStatisticsRequest(
                 start_date=first.strftime("%Y%m%d"),
                 end_date=last.strftime("%Y%m%d"),
                 is_globe=2 if abroad else 1,
@@ -183,17 +174,26 @@ class SmsApi:
                 template_type=template_type,
                 page_size=_PAGE_ROWS,
                 page_index=page,
-            )
-            found, total = self._asked(
-                "dysms:QuerySendStatistics",
-                DysmsapiClient.query_send_statistics_with_options,
-                request,
-                _statistics,
-            )
-            totals += found
-            if not found or len(totals) >= total:
-                return totals
-            page += 1
+            ),
+            "dysms:QuerySendStatistics",
+            DysmsapiClient.query_send_statistics_with_options,
+            _statistics,
+        )
+
+    def _all_pages(
+        self,
+        request: Callable[[int], object],
+        action: str,
+        ask: Callable[..., Any],
+        read: Callable[[Any], tuple[list[_Read], int]],
+    ) -> list[_Read]:
+        rows: list[_Read] = []
+        for page in itertools.count(1):
+            found, total = self._asked(action, ask, request(page), read)
+            rows += found
+            if not found or len(rows) >= total:
+                break
+        return rows
 
     def _asked(
         self, action: str, ask: Callable[..., Any], request: object, read: Callable[[Any], _Read]

@@ -6,22 +6,18 @@ with them ``QueryTokenForMnsQueue`` hands out the short-lived token that reads a
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
-from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
 
-from alibabacloud_credentials.client import Client as CredentialsChain
 from alibabacloud_credentials.exceptions import CredentialException
-from alibabacloud_credentials.models import Config as CredentialsConfig
 from alibabacloud_dybaseapi20170525.client import Client as DybaseapiClient
 from alibabacloud_dybaseapi20170525.models import QueryTokenForMnsQueueRequest
 from alibabacloud_tea_openapi.utils_models import Config
 from alibabacloud_tea_util.models import RuntimeOptions
 from Tea.exceptions import TeaException
 
+from pipeline.account import account, no_keys
 from pipeline.mns import faults, wire
 from pipeline.mns.settings import message_type_of
 from pipeline.mns.tokens import TokenAnswer
@@ -71,7 +67,7 @@ class TokenService:
         # The client wraps what it met; its own text, which holds the request line, is not passed on.
         met = getattr(failure, "inner_exception", failure)
         if isinstance(met, CredentialException):
-            return faults.no_keys()
+            return no_keys()
         code = failure.code if isinstance(failure, TeaException) else None
         if code:
             return faults.token_fault(self._endpoint, queue_name, wire.known_code(code))
@@ -84,36 +80,6 @@ class TokenService:
             if self._client is None:
                 parts = urlsplit(self._endpoint)
                 self._client = DybaseapiClient(
-                    Config(credential=_account(), endpoint=parts.netloc, protocol=parts.scheme)
+                    Config(credential=account(), endpoint=parts.netloc, protocol=parts.scheme)
                 )
             return self._client
-
-
-def _account() -> CredentialsChain:
-    """Find the account's keys, where Alibaba's own chain looks for them and in its order.
-
-    The environment, its first place, is read here: the chain reads it once, when it is imported.
-    """
-    key_id = os.environ.get("ALIBABA_CLOUD_ACCESS_KEY_ID")
-    key_secret = os.environ.get("ALIBABA_CLOUD_ACCESS_KEY_SECRET")
-    token = os.environ.get("ALIBABA_CLOUD_SECURITY_TOKEN")
-    if not (key_id and key_secret):
-        return _chain()
-    return CredentialsChain(
-        CredentialsConfig(
-            type="sts" if token else "access_key",
-            access_key_id=key_id,
-            access_key_secret=key_secret,
-            security_token=token,
-        )
-    )
-
-
-@cache
-def _chain() -> CredentialsChain:
-    """Return the one chain of this process: each starts a thread that never ends."""
-    # It logs a traceback for every place without keys; one sentence says it here.
-    logging.getLogger("credentials").setLevel(logging.CRITICAL)
-    chain = CredentialsChain()
-    chain.get_credential()
-    return chain

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pipeline.account import KEY_CODES, KEYS_FIX, PERMISSION_CODES
 from pipeline.errors import (
     CredentialsError,
     EndpointError,
@@ -20,23 +21,11 @@ from pipeline.mns.transport import UnreachableError
 NO_MESSAGE: Final = "MessageNotExist"
 # A handle past its time: the documents disagree on which of the two says so (27477, 35138).
 LOST_LEASE: Final = frozenset({"ReceiptHandleError", "MessageNotExist"})
-_KEY_CODES: Final = (
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "InvalidSecurityToken",
-    "SecurityTokenExpired",
-    "InvalidAuthorizationHeader",
-)
-_PERMISSION_CODES: Final = ("AccessDenied", "NoPermission", "Forbidden", "isp.RAM_PERMISSION_DENY")
 _CLOCK_CODES: Final = ("TimeExpired", "InvalidTimeStamp", "InvalidDateHeader")
 _PARAMETER_CODES: Final = ("isv.INVALID_PARAMETERS", "InvalidParameter", "InvalidMessageType")
 _QUEUE_NAME_SHAPE: Final = "Alicom-Queue-<16-digit account id>-<message type>"
 # How Python says it (Modules/_threadmodule.c); the exception has no type of its own.
 _NO_THREAD: Final = "can't start new thread"
-_KEYS_FIX: Final = (
-    "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET to an active key of the "
-    "account that sends the SMS"
-)
 
 
 class ServiceFaultError(TransientError):
@@ -47,14 +36,6 @@ class UnclearAnswerError(ServiceFaultError):
     """Raised when an answer does not tell whether the service acted on the request."""
 
 
-def no_keys() -> CredentialsError:
-    """Say that the credential chain came up empty."""
-    return CredentialsError(
-        "No Alibaba Cloud account keys were found in the environment, the CLI profile, the "
-        f"credentials file or an ECS role: {_KEYS_FIX}"
-    )
-
-
 def is_refusal(status: int, code: str) -> bool:
     """Answer whether a fresh token may help: no source names the code of an expired one."""
     return status == 403 or code == "InvalidAuthorizationHeader"  # noqa: PLR2004
@@ -62,11 +43,11 @@ def is_refusal(status: int, code: str) -> bool:
 
 def token_fault(endpoint: str, queue_name: str, code: str) -> OperatorError | ServiceFaultError:
     """Turn the token service's error code into what to raise."""
-    if code.startswith(_KEY_CODES):
+    if code.startswith(KEY_CODES):
         return CredentialsError(
-            f"Alibaba Cloud refused the account keys at {endpoint} ({code}): {_KEYS_FIX}"
+            f"Alibaba Cloud refused the account keys at {endpoint} ({code}): {KEYS_FIX}"
         )
-    if code.startswith(_PERMISSION_CODES):
+    if code.startswith(PERMISSION_CODES):
         return CredentialsError(
             f"These account keys may not ask for queue tokens at {endpoint} ({code}): give the RAM "
             "user the policies AliyunDysmsFullAccess and AliyunMNSFullAccess"
@@ -83,14 +64,14 @@ def queue_refusal(
     endpoint: str, queue_name: str, forbidden: str, status: int, code: str
 ) -> OperatorError:
     """Say what it means when a queue refuses fresh tokens; ``forbidden``: "may not be read"."""
-    if code.startswith(_PERMISSION_CODES):
+    if code.startswith(PERMISSION_CODES):
         return QueueError(
             f"The queue {queue_name} at {endpoint} {forbidden} with these keys ({code}): "
             "check the name in --mns_queues, the region in --mns_endpoint, and that the RAM "
             "user has the policy AliyunMNSFullAccess"
         )
     return CredentialsError(
-        f"{endpoint} refused a fresh token for {queue_name} ({code or status}): {_KEYS_FIX}, "
+        f"{endpoint} refused a fresh token for {queue_name} ({code or status}): {KEYS_FIX}, "
         "and check that --mns_endpoint and --dybaseapi_endpoint belong together"
     )
 
