@@ -12,4 +12,5 @@ ruff format --check .
 mypy
 lint-imports
 shellcheck ./*.sh .ci/run
-pytest "$@"
+# Half of the time is spent waiting for leases, polls and engines: two processes share the machine.
+pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder "$@"

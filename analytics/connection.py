@@ -8,9 +8,10 @@ from typing import Final
 
 import duckdb
 
-from analytics.catalog import DataFile, DatasetError, Snapshot, read_snapshot
+from analytics.catalog import DataFile, DatasetError, Snapshot, read_tables
 from analytics.questions import SETUP, read_sql
 from schemas.contracts import Contract, contract
+from schemas.row_keys import ROW_KEYS
 
 # The dataset's tables and the contract of their rows.
 TABLES: Final[Mapping[str, str]] = {
@@ -30,6 +31,16 @@ _MARGIN: Final = timedelta(days=3)
 # A send log entry that fails again does so on another day, any time later.
 _UNBOUNDED: Final = frozenset(("failed_sends",))
 
+# Few rows stand in the files of a stream more than once: only those are compared with each other.
+_ONCE: Final = """
+CREATE TEMP TABLE repeated_{table} AS
+SELECT {name} FROM every_{table} GROUP BY {name} HAVING count(*) > 1;
+CREATE VIEW {table} AS
+SELECT * FROM every_{table} ANTI JOIN repeated_{table} USING ({name})
+UNION ALL
+SELECT DISTINCT ON ({key}) * FROM every_{table} SEMI JOIN repeated_{table} USING ({name})
+"""
+
 
 def connect(
     dataset: str | os.PathLike[str],
@@ -41,7 +52,8 @@ def connect(
     """Open the dataset as of its last committed epoch; nothing is ever written to it.
 
     Args:
-        dataset: the directory that ``sms-receipts run`` writes.
+        dataset: the directory that ``sms-receipts run`` writes, or the Parquet files of ``sms-receipts
+            stream``. The latter have no open sends and no waiting reports: the engine's state has them.
         first_day: the first Beijing day that the views show; None for no limit.
         last_day: the last one; None for no limit.
         sql_dir: a directory whose SQL files take the place of those of the same name in ``analytics/sql``.
@@ -56,7 +68,7 @@ def connect(
         duckdb.Error: a file of ``sql_dir`` is not valid SQL, or a commit just moved a file: try again.
     """
     return open_snapshot(
-        read_snapshot(Path(dataset)),
+        read_tables(Path(dataset)),
         first_day,
         last_day,
         None if sql_dir is None else Path(sql_dir),
@@ -88,7 +100,8 @@ def open_tables(
             files = snapshot.files.get(table, ())
             if table not in _UNBOUNDED:
                 files = _near(files, first_day, last_day)
-            _create_table(connection, table, contract_name, files)
+            key = ROW_KEYS.get(table, ()) if snapshot.epoch is None else ()
+            _create_table(connection, table, contract_name, files, key)
         connection.execute("SET VARIABLE first_day = CAST(? AS DATE)", [first_day])
         connection.execute("SET VARIABLE last_day = CAST(? AS DATE)", [last_day])
         connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [snapshot.as_of])
@@ -99,8 +112,13 @@ def open_tables(
 
 
 def _create_table(
-    connection: duckdb.DuckDBPyConnection, table: str, contract_name: str, files: Sequence[DataFile]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    contract_name: str,
+    files: Sequence[DataFile],
+    key: Sequence[str],
 ) -> None:
+    """Let a table exist; with a ``key``, of the rows that share one only the first is in it."""
     columns = connection.from_arrow(contract(contract_name).arrow.empty_table())
     if not files:
         columns.create(table)
@@ -108,7 +126,13 @@ def _create_table(
     paths = [str(file.path) for file in files]
     try:
         rows = connection.read_parquet(paths, union_by_name=True, hive_partitioning=False)
-        _complete(rows, columns, contract(contract_name)).create_view(table)
+        complete = _complete(rows, columns, contract(contract_name))
+        if key:
+            # The views of a connection are made of relations, which know no DISTINCT.
+            complete.create_view(f"every_{table}")
+            connection.execute(_ONCE.format(table=table, name=key[0], key=", ".join(key)))
+            return
+        complete.create_view(table)
     except duckdb.IOException:
         raise  # a commit may have moved or removed a file: a newer snapshot knows
     except duckdb.Error as error:

@@ -22,6 +22,9 @@ _COLUMNS_SIDE_BY_SIDE: Final = 10
 # Where no terminal is, there is no width to respect.
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 _NOTHING: Final = "–"
+_STREAMED: Final = (
+    "A stream keeps open sends and waiting reports in its engine's state: none are counted."
+)
 
 
 class Answer(NamedTuple):
@@ -33,10 +36,10 @@ class Answer(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The answers, and of what they are true."""
+    """The answers, and of what they are true; what a stream wrote has no epoch."""
 
     dataset: Path
-    epoch: int
+    epoch: int | None
     as_of: datetime
     first_day: date | None
     last_day: date | None
@@ -49,6 +52,7 @@ def print_json(report: Report) -> None:
         {
             "dataset": str(report.dataset),
             "epoch": report.epoch,
+            **({"note": _STREAMED} if report.epoch is None else {}),
             "as_of": report.as_of,
             "from": report.first_day,
             "to": report.last_day,
@@ -75,11 +79,14 @@ def print_tables(report: Report) -> None:
     console = _console()
     period = f"{report.first_day or 'the first day'} to {report.last_day or 'the last'}"
     console.print(
-        f"{report.dataset}, epoch {report.epoch}, as of {report.as_of:%Y-%m-%d %H:%M:%S} UTC; "
+        f"{report.dataset}, {f'epoch {report.epoch}, ' if report.epoch is not None else ''}"
+        f"as of {report.as_of:%Y-%m-%d %H:%M:%S} UTC; "
         f"{period} (Beijing days)",
         markup=False,
         highlight=False,
     )
+    if report.epoch is None:
+        console.print(_STREAMED)
     for answer in report.answers:
         console.print(f"\n{answer.question.title}", style="bold")
         if answer.rows:

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 import duckdb
 
-from analytics.catalog import DatasetError, Snapshot, read_snapshot
+from analytics.catalog import DatasetError, Snapshot, read_tables
 from analytics.connection import open_snapshot
 from analytics.questions import Question, read_questions
 from analytics.rendering import Answer, Report, print_json, print_questions, print_tables
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         # Where `sms-receipts run` writes unless it is told otherwise.
         default=Path(".sms-receipts/dataset"),
         metavar="DIR",
-        help="root of the tables (default %(default)s)",
+        help="root of the tables, or the Parquet sink of a stream (default %(default)s)",
     )
     add("--from", dest="first_day", type=_day, metavar="YYYY-MM-DD", help="first day asked about")
     add("--to", dest="last_day", type=_day, metavar="YYYY-MM-DD", help="last day asked about")
@@ -110,7 +110,7 @@ def _choose(
 def _report(arguments: argparse.Namespace, questions: Sequence[Question]) -> Report:
     """Ask all questions of one snapshot; of a newer one if a commit moved its files meanwhile."""
     for _ in range(2):
-        snapshot = read_snapshot(arguments.dataset)
+        snapshot = read_tables(arguments.dataset)
         try:
             answers = _ask(snapshot, arguments, questions)
         except duckdb.IOException:

@@ -26,6 +26,7 @@ _USAGE: Final = """\
 usage: sms-receipts COMMAND [FLAGS]     (COMMAND --help explains the flags)
 
   run        take messages off the queues and turn them into tables
+  stream     the same without end on Flink, Prism or Dataflow, to files, topics or BigQuery
   report     answer questions from the tables
   reconcile  ask Alibaba about the sends that no report has come for
   audit      compare the tables with Alibaba's own totals of each day
@@ -76,6 +77,17 @@ def _run(flags: Sequence[str]) -> int:
     sys.stdout.write(f"\n{run_summary(counts)}\n\n")
     sys.stdout.write(f"{require_closed_ledger(counts)}\n")
     sys.stdout.write(f"Next: sms-receipts report --dataset {options.job.dataset}\n")
+    return 0
+
+
+def _stream(flags: Sequence[str]) -> int:
+    _quiet_libraries()
+    choose_allocator()
+    from pipeline.options_stream import stream_options
+    from pipeline.stream import stream
+
+    ended = stream(stream_options(flags), utc_now, _say)
+    sys.stdout.write(f"\n{ended}\n")
     return 0
 
 
@@ -210,6 +222,7 @@ def _emulator(flags: Sequence[str]) -> int:
 
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "run": _run,
+    "stream": _stream,
     "report": _report,
     "reconcile": _reconcile,
     "audit": _audit,
@@ -241,7 +254,7 @@ def _cut_short_by_its_reader() -> Iterator[_Answered]:
 
 
 def _stop_by_hand(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-    # With a text, as in pipeline.mns.stopping.
+    # With a text, as in pipeline.stopping.
     raise KeyboardInterrupt("stopped by hand")
 
 

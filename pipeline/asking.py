@@ -24,7 +24,7 @@ from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
 from pipeline.errors import EndpointError, OperatorError, OutputError, TransientError
-from pipeline.mns.backoff import backoff_secs
+from pipeline.inboxes.backoff import backoff_secs
 from pipeline.sms_api import (
     QUERY_DAYS,
     NoAnswerError,

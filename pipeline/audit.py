@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from analytics.catalog import DatasetError
 from analytics.completeness import DayCounts, count_by_day
 from pipeline.errors import CredentialsError, EndpointError, OperatorError, TransientError
-from pipeline.mns.backoff import backoff_secs
+from pipeline.inboxes.backoff import backoff_secs
 from pipeline.options_reconcile import AuditOptions
 from pipeline.sms_api import QUERY_DAYS, DayTotals, RefusedQuestionError, SmsApi
 from transforms.moments import BEIJING

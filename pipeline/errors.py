@@ -9,6 +9,7 @@ SmsReceiptsError
 │   ├── OutputError        the archive or the dataset cannot be written
 │   ├── UnusableMessagesError  too many messages of a queue cannot be decoded
 │   ├── MetricsPortError   nobody can listen at --metrics_port
+│   ├── EngineError        no engine that can stream, or one that cannot do what it was asked
 │   ├── AlreadyRunningError  another process works on the same dataset
 │   └── LandingProcessError  a process that landed for this one was killed
 ├── TransientError         worth another try; never reaches the operator on its own
@@ -54,6 +55,10 @@ class UnusableMessagesError(OperatorError):
 
 class MetricsPortError(OperatorError):
     """Raised when the address for metrics cannot be listened at."""
+
+
+class EngineError(OperatorError):
+    """Raised when an engine cannot stream, or does not do what it was asked."""
 
 
 class AlreadyRunningError(OperatorError):

@@ -1,10 +1,19 @@
 """The graphs, one screen each: read them as tables of contents."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
+from pipeline.inboxes.inbox import InboxSpec
+from pipeline.inboxes.reading import Reading
+from pipeline.inboxes.source import ReadInboxes
+from transforms.archive import ArchiveRaw
+from transforms.breaker import FailureLimit
+from transforms.decode_bundles import DecodeMessages
 from transforms.intake import (
     DecodeArchive,
     DecodeFailed,
@@ -14,10 +23,15 @@ from transforms.intake import (
     LoadPast,
     Scope,
 )
+from transforms.join import Joining, JoinReports
+from transforms.limit_failures import LimitFailures
 from transforms.manifest import WriteManifest, counts_note
 from transforms.replay import FailedUnit
 from transforms.send_log import SendLogSlice
 from transforms.settle import SettleBuckets, Settling
+
+# Rows of tables, packed: (name of the table, transforms.packed).
+Rows: TypeAlias = PCollection[tuple[str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,46 @@ class BoundedInput:
     send_log: Sequence[SendLogSlice]
     failed: Sequence[FailedUnit]
     carried: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """How the unbounded graph works.
+
+    Attributes:
+        run_id: names what the steps of a worker share: inboxes, tally, breaker.
+        reading: how bundles are cut and acknowledged.
+        limit: how many messages may be unusable before nothing more is acknowledged.
+        archive: directory or URL.
+        joining: how reports and sends wait for each other.
+        clock: tells the time (aware); pickled by name.
+    """
+
+    run_id: str
+    reading: Reading
+    limit: FailureLimit
+    archive: str
+    joining: Joining
+    clock: Callable[[], datetime]
+
+
+def streaming_graph(
+    pipeline: beam.Pipeline,
+    inboxes: Sequence[InboxSpec],
+    streaming: Streaming,
+    sinks: Mapping[str, beam.PTransform[Rows, Any]],
+) -> None:
+    """Queues and subscriptions to sinks, for ever; the steps up to the join are fused with the source."""
+    run_id, clock = streaming.run_id, streaming.clock
+    received = pipeline | "ReadInboxes" >> ReadInboxes(inboxes, streaming.reading, run_id=run_id)
+    usable = received | "LimitFailures" >> LimitFailures(streaming.limit, clock, run_id=run_id)
+    archived = usable | "ArchiveRaw" >> ArchiveRaw(streaming.archive, clock, run_id=run_id)
+
+    news = archived | "DecodeMessages" >> DecodeMessages(streaming.joining.bucket_count, clock)
+    rows = news | "JoinReports" >> JoinReports(streaming.joining)
+
+    for name, write in sinks.items():
+        rows | name >> write
 
 
 def bounded_graph(

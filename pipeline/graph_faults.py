@@ -16,11 +16,16 @@ from pipeline.beam_log import unlogged
 from pipeline.errors import (
     CredentialsError,
     EndpointError,
+    EngineError,
     OperatorError,
     OutputError,
+    QueueError,
     SendLogError,
+    UnusableMessagesError,
 )
-from transforms.archive import ArchiveFileError
+from transforms.archive import ArchiveError, ArchiveFileError
+from transforms.breaker import FailureLimitError
+from transforms.join_state import JoinStateError
 from transforms.send_log_checks import SendLogFileError
 from transforms.tables import TableFileError
 
@@ -45,11 +50,21 @@ _OF_A_DISK: Final = frozenset(
 _SENTENCES: Final = {
     **{
         error.__name__: error
-        for error in (OperatorError, CredentialsError, EndpointError, OutputError)
+        for error in (
+            OperatorError,
+            CredentialsError,
+            QueueError,
+            EndpointError,
+            SendLogError,
+            OutputError,
+        )
     },
+    FailureLimitError.__name__: UnusableMessagesError,
+    ArchiveError.__name__: OutputError,
     SendLogFileError.__name__: SendLogError,
     ArchiveFileError.__name__: OutputError,
     TableFileError.__name__: OutputError,
+    JoinStateError.__name__: EngineError,
 }
 _SENTENCE: Final = re.compile(rf"({'|'.join(_SENTENCES)}): ([^\n]+?)(?: \[while running|\n|$)")
 
@@ -67,9 +82,7 @@ def operators_sentences(dataset: str) -> Iterator[None]:
     """
 
     def is_said(record: logging.LogRecord) -> bool:
-        failure = record.exc_info[1] if record.exc_info else None
-        raised = f"\n{type(failure).__name__}: {failure}" if failure else ""
-        return _operator_error(record.getMessage() + raised, dataset) is not None
+        return _operator_error(_text(record), dataset) is not None
 
     try:
         with unlogged(is_said):
@@ -81,11 +94,30 @@ def operators_sentences(dataset: str) -> Iterator[None]:
         raise sentence from failure
 
 
-def _operator_error(text: str, dataset: str) -> OperatorError | None:
+def sentence_in(text: str) -> OperatorError | None:
+    """Find what the operator can mend, said in a sentence, in what Beam or an engine made of an exception."""
     sentences = _SENTENCE.findall(text)
-    if sentences:
-        error, sentence = sentences[-1]
-        return _SENTENCES[error](sentence)
+    if not sentences:
+        return None
+    error, sentence = sentences[-1]
+    return _SENTENCES[error](sentence)
+
+
+def is_told(record: logging.LogRecord) -> bool:
+    """Tell whether a record of the log is about what is said in a sentence at the end."""
+    return sentence_in(_text(record)) is not None
+
+
+def _text(record: logging.LogRecord) -> str:
+    failure = record.exc_info[1] if record.exc_info else None
+    raised = f"\n{type(failure).__name__}: {failure}" if failure else ""
+    return record.getMessage() + raised
+
+
+def _operator_error(text: str, dataset: str) -> OperatorError | None:
+    sentence = sentence_in(text)
+    if sentence is not None:
+        return sentence
     fault = next(filter(_is_of_a_disk, _SYSTEM_ERROR.finditer(text)), None)
     if fault is None:
         return None

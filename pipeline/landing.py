@@ -17,10 +17,12 @@ from typing_extensions import Self
 
 from pipeline.beam_log import unlogged
 from pipeline.errors import OperatorError, OutputError, UnusableMessagesError
-from pipeline.mns import registry
-from pipeline.mns.connection import MnsConnection
+from pipeline.inboxes import registry
+from pipeline.inboxes.reading import Reading
+from pipeline.inboxes.source import ReadInboxes
+from pipeline.mns.connection import MnsConnection, lend_connection, take_connection_back
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.source import ReadFromMns
+from pipeline.mns.spec import MnsInboxSpec
 from transforms.archive import ArchiveError, ArchiveRaw, require_writable_archive
 from transforms.breaker import (
     DEFAULT_LIMIT,
@@ -177,7 +179,8 @@ class Landing:
         self._tally = tally = tally_of(run_id)
         try:
             with ExitStack() as stack:
-                registry.lend_connection(run_id, self._connection)
+                lend_connection(run_id, self._connection)
+                stack.callback(take_connection_back, run_id)
                 stack.callback(registry.close_run, run_id)
                 lend_breaker(run_id, self._breaker)
                 stack.callback(take_breaker_back, run_id)
@@ -197,10 +200,12 @@ class Landing:
 
     def _run(self, until: Until, run_id: str) -> None:
         options = PipelineOptions(flags=[])
+        inbox = MnsInboxSpec(self._settings, until)
+        reading = Reading(self._settings.max_bundle_messages, self._settings.max_bundle_secs)
         with beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline:
             (
                 pipeline
-                | "ReadFromMns" >> ReadFromMns(self._settings, until, run_id=run_id)
+                | "ReadInboxes" >> ReadInboxes([inbox], reading, run_id=run_id)
                 | "LimitFailures" >> LimitFailures(self._limit, self._clock, run_id=run_id)
                 | "ArchiveRaw" >> ArchiveRaw(self._archive, self._clock, run_id=run_id)
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pipeline.errors import SmsReceiptsError
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.stopping import forget_stop, request_stop
+from pipeline.stopping import forget_stop, request_stop
 from transforms.breaker import FailureLimit
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from pipeline.landing_child import (
     serve,
 )
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.stopping import is_stop_requested, request_stop
+from pipeline.stopping import is_stop_requested, request_stop
 from transforms.breaker import DEFAULT_LIMIT, FailureLimit
 
 # How soon a request to stop reaches the children.

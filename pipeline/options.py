@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, NoReturn
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 
+from pipeline.engines import Engine, flink_environment_flags, is_given
 from pipeline.epochs import JobSettings
 from pipeline.errors import OperatorError
 from pipeline.mns.settings import MnsSettings
@@ -112,20 +113,7 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         help="processes that take messages off the queues, this one included: one per core that the "
         "queues can keep busy (default %(default)s)",
     )
-    parser.add_argument(
-        "--max_failed_share",
-        type=float,
-        default=DEFAULT_LIMIT.share,
-        help="stop, with nothing more acknowledged, when more than this share of a queue's last messages "
-        "cannot be decoded, 0-1; 1 never stops (default %(default)s)",
-    )
-    parser.add_argument(
-        "--failed_share_window_messages",
-        type=int,
-        default=DEFAULT_LIMIT.window_messages,
-        help="how many last messages that share is of (default %(default)s); while it has seen fewer than "
-        "half as many, the missing ones count as good",
-    )
+    add_failure_limit_flags(parser)
     parser.add_argument(
         "--metrics_port",
         type=_address,
@@ -133,38 +121,19 @@ def run_options(argv: Sequence[str]) -> RunOptions:
         help="serve metrics for Prometheus there; HOST is 127.0.0.1 unless given, PORT 0 is any free one",
     )
     add_job_flags(parser)
-    queues = parser.add_argument_group("queues")
-    for setting in fields(MnsSettings):
-        flag = setting.name if setting.name.endswith("_endpoint") else f"mns_{setting.name}"
-        if setting.name == "queues":
-            queues.add_argument("--mns_queues", required=True, help=_MNS_FLAGS["queues"])
-            continue
-        queues.add_argument(
-            f"--{flag}",
-            dest=setting.name,
-            type=type(setting.default),
-            default=setting.default,
-            help=f"{_MNS_FLAGS[setting.name]} (default {setting.default})",
-        )
+    add_queue_flags(parser)
     flags, beam_args = parser.parse_known_args(argv)
-    settings = {name: getattr(flags, name) for name in _MNS_FLAGS if name != "queues"}
-    names = tuple(name.strip() for name in flags.mns_queues.split(",") if name.strip())
     if not 0 < flags.epoch_secs < math.inf:
         raise OperatorError("--epoch_secs must be a number more than 0.")
     if not 1 <= flags.landing_processes <= _MOST_LANDING_PROCESSES:
         raise OperatorError(f"--landing_processes must be 1-{_MOST_LANDING_PROCESSES}.")
-    try:
-        mns = MnsSettings(queues=names, **settings)
-        limit = FailureLimit(flags.max_failed_share, flags.failed_share_window_messages)
-    except ValueError as error:
-        raise OperatorError(f"{error}.") from None
     return RunOptions(
-        mns=mns,
+        mns=mns_settings(flags),
         job=job_settings(flags, beam_args),
         follow=flags.follow,
         epoch_secs=flags.epoch_secs,
         landing_processes=flags.landing_processes,
-        failure_limit=limit,
+        failure_limit=failure_limit(flags),
         metrics_address=flags.metrics_port,
     )
 
@@ -209,6 +178,67 @@ class Parser(argparse.ArgumentParser):
         raise OperatorError(f"{message}; {self.prog} --help explains the flags.")
 
 
+def add_failure_limit_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say when too many messages cannot be decoded."""
+    parser.add_argument(
+        "--max_failed_share",
+        type=float,
+        default=DEFAULT_LIMIT.share,
+        help="stop, with nothing more acknowledged, when more than this share of a queue's last messages "
+        "cannot be decoded, 0-1; 1 never stops (default %(default)s)",
+    )
+    parser.add_argument(
+        "--failed_share_window_messages",
+        type=int,
+        default=DEFAULT_LIMIT.window_messages,
+        help="how many last messages that share is of (default %(default)s); while it has seen fewer than "
+        "half as many, the missing ones count as good",
+    )
+
+
+def failure_limit(flags: argparse.Namespace) -> FailureLimit:
+    """Make settings of those flags.
+
+    Raises:
+        OperatorError: a flag is wrong.
+    """
+    try:
+        return FailureLimit(flags.max_failed_share, flags.failed_share_window_messages)
+    except ValueError as error:
+        raise OperatorError(f"{error}.") from None
+
+
+def add_queue_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which queues are read, and how."""
+    queues = parser.add_argument_group("queues")
+    for setting in fields(MnsSettings):
+        flag = setting.name if setting.name.endswith("_endpoint") else f"mns_{setting.name}"
+        if setting.name == "queues":
+            queues.add_argument("--mns_queues", required=True, help=_MNS_FLAGS["queues"])
+            continue
+        queues.add_argument(
+            f"--{flag}",
+            dest=setting.name,
+            type=type(setting.default),
+            default=setting.default,
+            help=f"{_MNS_FLAGS[setting.name]} (default {setting.default})",
+        )
+
+
+def mns_settings(flags: argparse.Namespace) -> MnsSettings:
+    """Make settings of those flags.
+
+    Raises:
+        OperatorError: a flag is wrong.
+    """
+    settings = {name: getattr(flags, name) for name in _MNS_FLAGS if name != "queues"}
+    names = tuple(name.strip() for name in flags.mns_queues.split(",") if name.strip())
+    try:
+        return MnsSettings(queues=names, **settings)
+    except ValueError as error:
+        raise OperatorError(f"{error}.") from None
+
+
 def add_job_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where archive, tables and send log are, and who runs the graph."""
     parser.add_argument(
@@ -238,14 +268,22 @@ def job_settings(flags: argparse.Namespace, beam_args: Sequence[str]) -> JobSett
     patience = parse_patience(flags.join_patience_secs)
     runner = _SPELLINGS.get(flags.runner, flags.runner)
     _require_runner(runner)
-    _require_beam_flags(runner, beam_args)
+    require_beam_flags(beam_args, may_be_unknown=runner != _LOCAL_RUNNER)
     return JobSettings(
         archive=directory("--archive", flags.archive),
         dataset=directory("--dataset", flags.dataset),
         patience=patience,
         send_log=flags.send_log,
-        beam_args=[f"--runner={runner}", *beam_args],
+        beam_args=[f"--runner={runner}", *_environment(runner, beam_args), *beam_args],
     )
+
+
+def _environment(runner: str, beam_args: Sequence[str]) -> list[str]:
+    """Choose what runs the code on a Flink cluster, unless it was said; elsewhere Beam chooses well."""
+    if runner != Engine.FLINK.value or is_given("--environment_type", beam_args):
+        return []
+    is_cluster = is_given("--flink_master", beam_args)
+    return flink_environment_flags(None, None) if is_cluster else []
 
 
 def parse_patience(secs: int) -> timedelta:
@@ -279,8 +317,17 @@ def _require_runner(runner: str) -> None:
         ) from None
 
 
-def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
-    """Refuse what nobody would read: Beam ignores what it does not know, so a slip would go unseen."""
+def require_beam_flags(beam_args: Sequence[str], *, may_be_unknown: bool) -> None:
+    """Refuse what nobody would read: Beam ignores what it does not know, so a slip would go unseen.
+
+    Args:
+        beam_args: flags that no command of ours knows.
+        may_be_unknown: whether they may be unknown to Beam's Python, too: engines elsewhere have flags that
+            only they know.
+
+    Raises:
+        OperatorError: a flag is wrong, or an argument belongs to none.
+    """
     for before, argument in zip(["", *beam_args], beam_args, strict=False):
         if not argument.startswith("-") and ("=" in before or not before.startswith("--")):
             raise OperatorError(f"{argument!r} belongs to no flag: put a glob in quotes.")
@@ -293,8 +340,7 @@ def _require_beam_flags(runner: str, beam_args: Sequence[str]) -> None:
     except SystemExit:
         # Beam prints the usage of all its flags, and at the end what is wrong.
         raise OperatorError(f"{shown.getvalue().strip().rpartition('error: ')[2]}.") from None
-    # Runners elsewhere have flags that only they know.
-    if unknown and runner == _LOCAL_RUNNER:
+    if unknown and not may_be_unknown:
         raise OperatorError(f"There is no flag --{min(unknown)}: --help explains the flags.")
 
 

@@ -39,9 +39,9 @@ from pipeline.epochs import JobSettings, epochs_of, find_new_input, is_due, run_
 from pipeline.errors import AlreadyRunningError, EndpointError, OperatorError, OutputError
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError
-from pipeline.mns.stopping import is_stop_requested, stopping_on_signals
 from pipeline.options_reconcile import ReconcileOptions
 from pipeline.sms_api import QUERY_DAYS
+from pipeline.stopping import is_stop_requested, stopping_on_signals
 from transforms.archive import ArchiveError, require_writable_archive
 from transforms.decode_query import Question, asked_key
 from transforms.manifest import WriteManifest, read_manifest

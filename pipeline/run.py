@@ -23,9 +23,9 @@ from pipeline.landing_processes import LandingProcesses
 from pipeline.memory import give_memory_back
 from pipeline.metrics import served
 from pipeline.mns.settings import Until
-from pipeline.mns.stopping import is_stop_requested, stopping_on_signals
 from pipeline.offers import take_offers
 from pipeline.options import RunOptions
+from pipeline.stopping import is_stop_requested, stopping_on_signals
 from pipeline.summary import status_line, troubles_of
 from transforms.archive import ArchiveFile, delete_unfinished_files
 from transforms.decode_query import QUERY_MESSAGE_TYPE

@@ -101,24 +101,20 @@ class SendLog:
             ValueError: a value that the pipeline would refuse; the text names the field, never the value.
             OSError: the log cannot be written.
         """
-        recipients = [phone_number] if isinstance(phone_number, str) else list(phone_number)
-        if not recipients:
-            raise ValueError("phone_number is empty: name at least one recipient")
-        shared = {
-            "biz_id": biz_id,
-            "requested_at": requested_at,
-            "out_id": out_id,
-            "sign_name": sign_name,
-            "template_code": template_code,
-            "template_param": template_param,
-            "sms_up_extend_code": sms_up_extend_code,
-            "campaign": campaign,
-            "tags": tags,
-            "request_id": request_id,
-        }
-        self.append_all(
-            ({**shared, "phone_number": recipient} for recipient in recipients), fsync=fsync
+        entries = entries_of(
+            phone_number,
+            biz_id=biz_id,
+            requested_at=requested_at,
+            out_id=out_id,
+            sign_name=sign_name,
+            template_code=template_code,
+            template_param=template_param,
+            sms_up_extend_code=sms_up_extend_code,
+            campaign=campaign,
+            tags=tags,
+            request_id=request_id,
         )
+        self.append_all(entries, fsync=fsync)
 
     def append_all(self, entries: Iterable[Mapping[str, object]], *, fsync: bool = True) -> None:
         """Log many sends with one write per file; for ``SendBatchSms``, whose recipients differ.
@@ -133,7 +129,8 @@ class SendLog:
         """
         lines_of: dict[Path, list[bytes]] = {}
         for entry in entries:
-            line, requested_at = _line(entry)
+            fields, requested_at = checked(entry)
+            line = json_line(fields, requested_at) + b"\n"
             file = self._path
             if self._has_daily_files:
                 file /= f"{requested_at:%Y-%m-%d}{_SUFFIX}"
@@ -142,8 +139,8 @@ class SendLog:
             _append_lines(file, b"".join(lines), fsync=fsync)
 
 
-_REQUIRED_TEXTS: Final = ("biz_id", "phone_number")
-_OPTIONAL_TEXTS: Final = (
+REQUIRED_TEXTS: Final = ("biz_id", "phone_number")
+OPTIONAL_TEXTS: Final = (
     "out_id",
     "sign_name",
     "template_code",
@@ -153,36 +150,60 @@ _OPTIONAL_TEXTS: Final = (
     "request_id",
 )
 _YEARS: Final = range(1971, 9999)
-_FIELDS: Final = frozenset({*_REQUIRED_TEXTS, *_OPTIONAL_TEXTS, "requested_at", "tags"})
+_FIELDS: Final = frozenset({*REQUIRED_TEXTS, *OPTIONAL_TEXTS, "requested_at", "tags"})
 
 
-def _line(entry: Mapping[str, object]) -> tuple[bytes, datetime]:
-    """Check an entry and lay it out as a line; also answer its ``requested_at`` in UTC."""
+Fields = dict[str, str | dict[str, str]]
+
+
+def checked(entry: Mapping[str, object]) -> tuple[Fields, datetime]:
+    """Check an entry; return its fields but those that are None, and its ``requested_at`` in UTC.
+
+    Raises:
+        ValueError: the pipeline would refuse it.
+    """
     unknown = entry.keys() - _FIELDS
     if unknown:
         raise ValueError(f"a send has no field {', '.join(sorted(map(str, unknown)))}")
     requested_at = _utc(entry.get("requested_at"))
+    tags = _tags(entry.get("tags"))
+    return {**_texts(entry), **({"tags": tags} if tags else {})}, requested_at
+
+
+def json_line(fields: Fields, requested_at: datetime) -> bytes:
+    """Lay checked fields out as a line, without its end.
+
+    Raises:
+        ValueError: one of them is not text.
+    """
     moment = requested_at.isoformat(timespec="milliseconds").removesuffix("+00:00")
-    fields = {
-        **_texts(entry),
-        "requested_at": f"{moment}Z",
-        **({"tags": tags} if (tags := _tags(entry.get("tags"))) else {}),
-    }
+    every = {**fields, "requested_at": f"{moment}Z"}
     try:
-        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return json.dumps(every, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         raise ValueError("a field holds half of a surrogate pair, which is not text") from None
-    return line, requested_at
+
+
+def entries_of(phone_number: str | Sequence[str], **shared: object) -> list[dict[str, object]]:
+    """Lay out a call as an entry per recipient.
+
+    Raises:
+        ValueError: it has none.
+    """
+    recipients = [phone_number] if isinstance(phone_number, str) else list(phone_number)
+    if not recipients:
+        raise ValueError("phone_number is empty: name at least one recipient")
+    return [{**shared, "phone_number": recipient} for recipient in recipients]
 
 
 def _texts(entry: Mapping[str, object]) -> dict[str, str]:
     """Take the fields that are text, without those that are None."""
     texts: dict[str, str] = {}
-    for field in (*_REQUIRED_TEXTS, *_OPTIONAL_TEXTS):
+    for field in (*REQUIRED_TEXTS, *OPTIONAL_TEXTS):
         value = entry.get(field)
-        if _is_text(value) and (value or field in _OPTIONAL_TEXTS):
+        if _is_text(value) and (value or field in OPTIONAL_TEXTS):
             texts[field] = value
-        elif field in _REQUIRED_TEXTS:
+        elif field in REQUIRED_TEXTS:
             raise ValueError(f"{field} must be text that is not empty")
         elif value is not None:
             raise ValueError(f"{field} must be text or None")

@@ -206,6 +206,19 @@ def contract(name: str) -> Contract:
     return compile_contract(name, json.loads(text))
 
 
+@cache
+def versions(name: str) -> tuple[Contract, ...]:
+    """Compile the present version of a contract and all published ones, one of each fingerprint."""
+    present = contract(name)
+    by_fingerprint = {present.fingerprint: present}
+    for release in (resources.files("schemas") / "published").iterdir():
+        file = release / f"{name}.avsc"
+        if file.is_file():
+            version = compile_contract(name, json.loads(file.read_text(encoding="utf-8")))
+            by_fingerprint.setdefault(version.fingerprint, version)
+    return tuple(by_fingerprint.values())
+
+
 def compile_contract(name: str, source: dict[str, Any]) -> Contract:
     """Compile any version of a contract from its schema.
 

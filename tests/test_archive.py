@@ -46,7 +46,7 @@ def _read(path: Path) -> list[dict[str, object]]:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     messages = _messages(300)
-    path = write_archive_file(str(tmp_path), messages, _NOW)
+    path = Path(write_archive_file(str(tmp_path), messages, _NOW))
     archived = read_archive(str(path))
     assert [batch.schema for batch in archived.batches] == [contract("mns_message").arrow]
     assert archived.batches[0].to_pylist() == [message._asdict() for message in messages]
@@ -55,14 +55,14 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_every_avro_reader_reads_the_archive(tmp_path: Path) -> None:
     messages = _messages(300)
-    path = write_archive_file(str(tmp_path), messages, _NOW)
+    path = Path(write_archive_file(str(tmp_path), messages, _NOW))
     with path.open("rb") as file:
         assert list(fastavro.reader(file)) == [message._asdict() for message in messages]
 
 
 def test_an_archive_without_checksums_is_read_as_well(tmp_path: Path) -> None:
     messages = _messages(300)
-    path = write_archive_file(str(tmp_path), messages, _NOW)
+    path = Path(write_archive_file(str(tmp_path), messages, _NOW))
     with path.open("wb") as file:
         rows = [message._asdict() for message in messages]
         fastavro.writer(file, contract("mns_message").schema, rows, codec="zstandard")
@@ -70,7 +70,7 @@ def test_an_archive_without_checksums_is_read_as_well(tmp_path: Path) -> None:
 
 
 def test_a_file_tells_by_its_name_what_is_in_it(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _messages(11), _NOW)
+    path = Path(write_archive_file(str(tmp_path), _messages(11), _NOW))
     assert list_archive(str(tmp_path)) == [
         ArchiveFile(
             path=str(path),
@@ -94,7 +94,7 @@ def test_files_are_listed_by_landing_day_and_enqueue_time(tmp_path: Path) -> Non
 
 
 def test_only_chosen_files_are_listed(tmp_path: Path) -> None:
-    read, new = (write_archive_file(str(tmp_path), _messages(1), _NOW) for _ in range(2))
+    read, new = (Path(write_archive_file(str(tmp_path), _messages(1), _NOW)) for _ in range(2))
     (new.parent / "notes.txt").touch()
     offered: list[str] = []
 
@@ -107,7 +107,7 @@ def test_only_chosen_files_are_listed(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_behind_is_not_listed(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _messages(1), _NOW)
+    path = Path(write_archive_file(str(tmp_path), _messages(1), _NOW))
     (path.parent / f".{path.name}.tmp").write_bytes(b"half")
     (path.parent / "notes.txt").write_text("")
     (tmp_path / ".probe.tmp").write_text("")
@@ -115,20 +115,20 @@ def test_what_a_crash_left_behind_is_not_listed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_gone_is_no_damaged_one(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _messages(1), _NOW)
+    path = Path(write_archive_file(str(tmp_path), _messages(1), _NOW))
     path.unlink()
     with pytest.raises(FileNotFoundError):
         read_archive(str(path))
 
 
 def test_names_that_are_no_days_are_passed_over(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _messages(1), _NOW)
+    path = Path(write_archive_file(str(tmp_path), _messages(1), _NOW))
     (path.parents[1] / "landed=2026-02-30").mkdir()
     assert [file.path for file in list_archive(str(tmp_path))] == [str(path)]
 
 
 def test_what_killed_writers_left_behind_is_deleted_after_a_day(tmp_path: Path) -> None:
-    finished = write_archive_file(str(tmp_path), _messages(1), _NOW)
+    finished = Path(write_archive_file(str(tmp_path), _messages(1), _NOW))
     old, new = (finished.with_name(f".{name}{finished.name[1:]}.tmp") for name in "12")
     other = finished.with_name(".notes.tmp")
     for path, hours in ((finished, 99), (old, 25), (new, 23), (other, 99)):

@@ -65,7 +65,7 @@ class _File(NamedTuple):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> _File:
-    path = write_archive_file(str(tmp_path_factory.mktemp("archive")), _MESSAGES, _NOW)
+    path = Path(write_archive_file(str(tmp_path_factory.mktemp("archive")), _MESSAGES, _NOW))
     whole = path.read_bytes()
     blocks = []
     for block in fastavro.block_reader(io.BytesIO(whole)):
@@ -226,7 +226,7 @@ def test_a_file_that_ends_early_has_a_failed_event_without_bytes(file: _File) ->
 
 
 def test_of_a_large_damaged_part_a_megabyte_is_kept(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _MESSAGES, _NOW)
+    path = Path(write_archive_file(str(tmp_path), _MESSAGES, _NOW))
     path.write_bytes(bytes(3_000_000))
     (part,) = read_archive(str(path)).damaged
     assert (part.start, part.size, part.original) == (0, 3_000_000, bytes(1024 * 1024))
@@ -254,14 +254,14 @@ def test_a_moment_without_memory_is_no_damage(file: _File, monkeypatch: pytest.M
 
 
 def test_a_file_that_holds_more_than_its_name_says_is_none_of_ours(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW)
+    path = Path(write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW))
     other = path.rename(path.with_name(path.name.replace("-3-", "-2-")))
     with pytest.raises(ArchiveFileError, match=r"holds 3 messages, 1 more than its name promises"):
         read_archive(str(other))
 
 
 def test_a_file_that_holds_less_than_its_name_says_lacks_the_rest(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW)
+    path = Path(write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW))
     other = path.rename(path.with_name(path.name.replace("-3-", "-4-")))
     archived = read_archive(str(other))
     assert (archived.lost, sum(len(batch) for batch in archived.batches)) == (1, 3)
@@ -269,7 +269,7 @@ def test_a_file_that_holds_less_than_its_name_says_lacks_the_rest(tmp_path: Path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the unreadable file is one of Linux's /proc")
 def test_a_file_that_the_disk_does_not_give_back_is_named(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW)
+    path = Path(write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW))
     path.unlink()
     path.symlink_to("/proc/self/mem")  # at its beginning there is no memory
     with pytest.raises(ArchiveFileError, match=rf"{path} cannot be read \(Input/output error\): "):
@@ -277,7 +277,7 @@ def test_a_file_that_the_disk_does_not_give_back_is_named(tmp_path: Path) -> Non
 
 
 def test_a_file_with_another_name_is_none_of_ours(tmp_path: Path) -> None:
-    path = write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW)
+    path = Path(write_archive_file(str(tmp_path), _MESSAGES[:3], _NOW))
     other = path.rename(path.with_suffix(".copy"))
     with pytest.raises(ArchiveFileError, match="not named as the files of an archive"):
         read_archive(str(other))

@@ -20,12 +20,13 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline.clock import utc_now
 from pipeline.errors import CredentialsError, EndpointError, OutputError, QueueError
+from pipeline.inboxes import registry
+from pipeline.inboxes.reading import Reading
+from pipeline.inboxes.source import ReadInboxes
 from pipeline.landing import Landed, Landing
-from pipeline.mns import registry
-from pipeline.mns.connection import MnsConnection
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.source import ReadFromMns
-from pipeline.mns.stopping import forget_stop, request_stop
+from pipeline.mns.spec import MnsInboxSpec
+from pipeline.stopping import forget_stop, request_stop
 from schemas.records import MnsMessage
 from tests.emulator_process import EmulatorProcess
 from tests.mns.fake_mns import Answer, FakeMns, Request, messages
@@ -137,12 +138,11 @@ def test_a_failing_step_behind_the_archive_loses_nothing(
 ) -> None:
     emulator = start_emulator("--traffic=100", "--carrier_delay_secs=0", _SILENT_CARRIER)
     settings = _settings(emulator)
-    connection = MnsConnection(settings, _now)
-    registry.lend_connection("failing", connection)
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags=[]))
     (
         pipeline
-        | "ReadFromMns" >> ReadFromMns(settings, Until(empty=True), run_id="failing")
+        | "ReadInboxes"
+        >> ReadInboxes([MnsInboxSpec(settings, Until(empty=True))], Reading(), run_id="failing")
         | "ArchiveRaw" >> ArchiveRaw(str(tmp_path / "failed"), _now)
         | "Fail" >> step
     )
@@ -150,7 +150,6 @@ def test_a_failing_step_behind_the_archive_loses_nothing(
         pipeline.run()
     registry.close_run("failing")
     close_tally("failing")
-    connection.close()
     after = _land(settings, str(tmp_path / "after"), Until(empty=True))
     assert after.acknowledged == after.received == len(_archived_ids(tmp_path / "after"))
     assert set(_archived_ids(tmp_path / "failed")) <= set(_archived_ids(tmp_path / "after"))
@@ -307,7 +306,7 @@ import signal, sys
 from pipeline.clock import utc_now
 from pipeline.landing import Landing
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.stopping import request_stop
+from pipeline.stopping import request_stop
 signal.signal(signal.SIGTERM, lambda *_: request_stop())
 url, queue, archive = sys.argv[1:]
 settings = MnsSettings(queues=(queue,), mns_endpoint=url, dybaseapi_endpoint=url, wait_secs=30,

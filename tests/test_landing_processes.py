@@ -21,7 +21,7 @@ from pipeline.errors import CredentialsError, LandingProcessError
 from pipeline.landing import Landed
 from pipeline.landing_processes import LandingProcesses
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.stopping import forget_stop, is_stop_requested, request_stop
+from pipeline.stopping import forget_stop, is_stop_requested, request_stop
 from tests.emulator_process import EmulatorProcess
 from tests.mns.fake_mns import Answer, FakeMns, Request, messages
 from transforms.archive import list_archive, read_archive
@@ -244,7 +244,7 @@ logging.basicConfig(level=logging.ERROR)
 from pipeline.clock import utc_now
 from pipeline.landing_processes import LandingProcesses
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.stopping import request_stop
+from pipeline.stopping import request_stop
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: request_stop())
 url, queue, archive = sys.argv[1:]

@@ -1,6 +1,7 @@
 """Messages that nobody can read stay where they are: seen on the wire, behind the real source."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from pipeline.clock import utc_now
 from pipeline.errors import UnusableMessagesError
 from pipeline.landing import Landing
 from pipeline.mns.settings import MnsSettings, Until
-from pipeline.mns.stopping import forget_stop
+from pipeline.stopping import forget_stop
 from tests.job.small_job import NOON, report
 from tests.mns.fake_mns import FakeMns, messages
 from transforms.archive import list_archive
-from transforms.breaker import FailureLimit
-from transforms.limit_failures import verdicts_on
+from transforms.breaker import FailureLimit, FailureLimitError, take_breaker_back
+from transforms.limit_failures import _LimitFailuresFn, verdicts_on
+from transforms.tally import close_tally
 
 QUEUE = "q-SmsReport"
 LIMIT = FailureLimit(share=0.5, window_messages=100)
@@ -41,6 +43,22 @@ def test_a_verdict_on_each_message_in_its_place() -> None:
         "malformed_json",
     ]
     assert verdicts_on([good, good], NOON) == [None, None]
+
+
+def test_all_instances_of_a_step_count_together() -> None:
+    bad = [report("a")._replace(body=b"{")] * 5
+    limit = FailureLimit(share=0.5, window_messages=20)
+    try:
+        for instance in range(2):
+            fn = _LimitFailuresFn(limit, utc_now, "together")
+            fn.setup()
+            fn.start_bundle()
+            assert list(fn.process(bad)) == [bad]
+            with pytest.raises(FailureLimitError) if instance else nullcontext():
+                fn.finish_bundle()
+    finally:
+        take_breaker_back("together")
+        close_tally("together")
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """The archive: every message as it was received, on disk before it is deleted from its queue.
 
+It is a directory, or a place in an object store (``transforms.file_store``): the latter is written only;
+who reads it reads a copy.
+
 ``<archive>/<queue_name>/landed=<YYYY-MM-DD>/<oldest>-<youngest>-<messages>-<uuid>.avro``, where the
 day is UTC and the two times are enqueue times in ms. A file is an Avro container (zstandard, with checksums)
 of the schema ``mns_message``. It appears under its name only when it is complete and synced. If it is damaged
@@ -12,7 +15,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +27,7 @@ from typing_extensions import override
 
 from schemas.contracts import contract
 from schemas.records import MnsMessage
+from transforms import file_store
 from transforms.avro_blocks import DamagedPart, count_avro_records, salvage, write_container
 from transforms.moments import from_ms, to_ms
 from transforms.tally import tally_of
@@ -33,7 +36,8 @@ _BATCH_ROWS: Final = 50_000
 _FILE_NAME: Final = re.compile(
     r"(?P<first>-?\d+)-(?P<last>-?\d+)-(?P<messages>\d+)-[0-9a-f]{32}\.avro"
 )
-_UNFINISHED: Final = re.compile(rf"\.{_FILE_NAME.pattern}\.tmp")
+# Before 0.3 without the second id.
+_UNFINISHED: Final = re.compile(rf"\.{_FILE_NAME.pattern}(\.[0-9a-f]{{32}})?\.tmp")
 _WRITERS_PATIENCE: Final = timedelta(days=1)
 _WHAT_TO_DO: Final = "restore it from a copy, or move it out of the archive to go on without it."
 _DAY_NAME: Final = re.compile(r"landed=(?P<day>\d{4}-\d\d-\d\d)")
@@ -93,7 +97,7 @@ class ArchiveRaw(beam.PTransform[PCollection[list[MnsMessage]], PCollection[list
         """Describe the archive.
 
         Args:
-            archive: directory; made when it is missing.
+            archive: directory, made when it is missing, or a place in an object store.
             clock: the time (aware), for the landing day; a function that pickles.
             run_id: name of the tally to count into (``transforms.tally``).
         """
@@ -145,30 +149,24 @@ class _ArchiveFn(beam.DoFn):
         self._messages = {}
 
 
-def write_archive_file(archive: str, messages: Sequence[MnsMessage], now: datetime) -> Path:
-    """Write messages of one queue to a new file of the archive; return it once it is synced."""
+def write_archive_file(archive: str, messages: Sequence[MnsMessage], now: datetime) -> str:
+    """Write messages of one queue to a new file of the archive; return its path once it is synced.
+
+    Raises:
+        ArchiveError: It cannot be written.
+    """
     first, last = (to_ms(edge(message.enqueued_at for message in messages)) for edge in (min, max))
     day = now.astimezone(timezone.utc).date().isoformat()
-    directory = Path(archive, messages[0].queue_name, f"landed={day}")
     name = f"{first}-{last}-{len(messages)}-{uuid.uuid4().hex}.avro"
-    temporary = directory / f".{name}.tmp"  # see _UNFINISHED
+    path = file_store.join(archive, messages[0].queue_name, f"landed={day}", name)
+    records = (message._asdict() for message in messages)
     try:
-        _make_directory(directory)
-        try:
-            with temporary.open("xb") as file:
-                write_container(
-                    file, contract("mns_message"), (message._asdict() for message in messages)
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(directory / name)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(directory)
+        file_store.write_whole(
+            path, lambda file: write_container(file, contract("mns_message"), records)
+        )
     except OSError as error:
         raise _unwritable(archive, error) from error
-    return directory / name
+    return path
 
 
 def require_writable_archive(archive: str) -> None:
@@ -177,13 +175,8 @@ def require_writable_archive(archive: str) -> None:
     Raises:
         ArchiveError: They cannot.
     """
-    probe = Path(archive, f".{uuid.uuid4().hex}.tmp")
     try:
-        _make_directory(Path(archive))
-        with probe.open("xb") as file:
-            file.write(b"probe")
-            os.fsync(file.fileno())
-        probe.unlink()
+        file_store.require_writable(archive)
     except OSError as error:
         raise _unwritable(archive, error) from error
 
@@ -376,33 +369,6 @@ def _scan(directory: str) -> Iterable[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _make_directory(directory: Path) -> None:
-    """Make a directory and its parents so that they outlive a crash."""
-    if directory == directory.parent:
-        return
-    _make_directory(directory.parent)
-    if directory.is_dir():
-        _sync_once(directory.parent)
-    else:
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-
-
-@cache
-def _sync_once(directory: Path) -> None:
-    """Sync a directory for the sake of another process, which may have made something there just now."""
-    with suppress(OSError):  # nobody has just made something in what we may not even open
-        _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(archive: str, error: OSError) -> ArchiveError:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from schemas.contracts import contract
 from transforms.avro_blocks import write_container
+from transforms.file_store import sync_directory
 from transforms.moments import to_ms
 
 # Messages that are Python objects at once.
@@ -50,7 +51,7 @@ def stage(old: str, messages: Sequence[pa.RecordBatch]) -> str:
         write_container(file, contract("mns_message"), _records(messages))
         file.flush()
         os.fsync(file.fileno())
-    _sync_directory_of(new)
+    sync_directory(Path(new).parent)
     return new
 
 
@@ -65,20 +66,12 @@ def replace(old: str, new: str | None) -> None:
             os.rename(staged(new), new)
         elif not os.path.exists(new):
             raise FileNotFoundError(f"{staged(new)} is gone")
-        _sync_directory_of(new)
+        sync_directory(Path(new).parent)
     Path(old).unlink(missing_ok=True)
-    _sync_directory_of(old)
+    sync_directory(Path(old).parent)
 
 
 def _records(messages: Sequence[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     for batch in messages:
         for start in range(0, len(batch), _ROWS):
             yield from batch.slice(start, _ROWS).to_pylist()
-
-
-def _sync_directory_of(path: str) -> None:
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

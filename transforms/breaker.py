@@ -6,6 +6,7 @@ together they empty the queues for nothing; so whoever reads them asks here, and
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,11 +98,15 @@ class FailureWindow:
 
 
 class Breaker:
-    """The windows of all queues that one process reads; it remembers from one read to the next."""
+    """The windows of all queues that one process reads; it remembers from one read to the next.
+
+    Safe to share between threads.
+    """
 
     def __init__(self, limit: FailureLimit) -> None:
         """Begin with nothing seen."""
         self._limit = limit
+        self._lock = threading.Lock()
         self._windows: dict[str, FailureWindow] = {}
 
     def note(self, queue_name: str, verdicts: Sequence[str | None]) -> None:
@@ -110,9 +115,10 @@ class Breaker:
         Raises:
             FailureLimitError: too many failed.
         """
-        window = self._windows.setdefault(queue_name, FailureWindow(self._limit))
-        if window.note(verdicts):
-            raise FailureLimitError(_sentence(queue_name, window, self._limit))
+        with self._lock:
+            window = self._windows.setdefault(queue_name, FailureWindow(self._limit))
+            if window.note(verdicts):
+                raise FailureLimitError(_sentence(queue_name, window, self._limit))
 
     def shares(self) -> dict[str, float]:
         """The share of failed messages by queue, 0-1; any thread may ask."""
@@ -128,19 +134,23 @@ def _sentence(queue_name: str, window: FailureWindow, limit: FailureLimit) -> st
     )
 
 
-_LENT: dict[str, Breaker] = {}
+_BREAKERS: Final[dict[str, Breaker]] = {}
 
 
 def lend_breaker(run_id: str, breaker: Breaker) -> None:
     """Let a run's steps in this process use a breaker that outlives the run."""
-    _LENT[run_id] = breaker
+    _BREAKERS[run_id] = breaker
 
 
-def lent_breaker(run_id: str) -> Breaker | None:
-    """Return the breaker lent to a run, if there is one in this process."""
-    return _LENT.get(run_id)
+def breaker_of(run_id: str, limit: FailureLimit) -> Breaker:
+    """Return the breaker of a run in this process: the one that was lent to it, or else one of its own.
+
+    All of the run's steps share it. Flink has another instance of a step for nearly every bundle: by itself
+    none would see half a window.
+    """
+    return _BREAKERS.setdefault(run_id, Breaker(limit))
 
 
 def take_breaker_back(run_id: str) -> None:
-    """Forget what was lent to a run."""
-    _LENT.pop(run_id, None)
+    """Forget the breaker of a run."""
+    _BREAKERS.pop(run_id, None)

@@ -81,6 +81,7 @@ def failed_parts(archived: ArchivedMessages, failed_at: datetime) -> DecodedMess
         reports=contract("delivery_report").batch([]),
         inbound=contract("inbound_sms").batch([]),
         answers=contract("query_answer").batch([]),
+        sends=contract("send_log_entry").batch([]),
         failed=failed_batch(events),
         counts=Counter(
             {

@@ -1,9 +1,9 @@
 """Decode messages: bytes in, records out; what cannot be decoded becomes a failed event.
 
 Works on whole Arrow batches: canonical reports take the fast way of
-:mod:`transforms.decode_canonical`, everything else the careful one of
-:mod:`transforms.decode_shapes`. Every message ends in exactly one of the two outputs: its records
-are all good, or it is one failed event.
+:mod:`transforms.decode_canonical`, send log entries that of :mod:`transforms.decode_sends`, everything
+else the careful one of :mod:`transforms.decode_shapes`. Every message ends in exactly one of the two outputs:
+its records are all good, or it is one failed event.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import pyarrow.compute as pc
 from schemas.contracts import contract
 from transforms.decode_canonical import CANONICAL_TYPES, decode_canonical
 from transforms.decode_query import QUERY_MESSAGE_TYPE, decode_answer
+from transforms.decode_sends import SEND_MESSAGE_TYPE, decode_sends
 from transforms.decode_shapes import decode_body, schema_of
 from transforms.failures import FailedEvent, Stage, UnusableError, failed_batch, failed_event
+from transforms.send_log_checks import CONTRACT_NAME
 from transforms.validate import require_contract
 
 _CANONICAL: Final = pa.array(CANONICAL_TYPES)
@@ -37,16 +39,18 @@ class DecodedMessages(NamedTuple):
         reports: ``delivery_report`` rows.
         inbound: ``inbound_sms`` rows.
         answers: ``query_answer`` rows; the verdicts among them are reports as well.
+        sends: ``send_log_entry`` rows.
         failed: ``failed_event`` rows, one per failed message.
         counts: ``messages`` = ``decoded_messages`` + ``failed_messages``; ``failed/<reason>``;
-            ``reports``, ``inbound_sms`` and ``query_answers`` (records: an array body holds many);
-            ``success_as_string`` (reports with success in quotes); ``plain_bodies`` (messages
-            without base64); ``unknown_fields`` (fields kept there).
+            ``reports``, ``inbound_sms``, ``query_answers`` and ``sends`` (records: an array body holds
+            many); ``success_as_string`` (reports with success in quotes); ``plain_bodies`` (messages
+            of JSON without base64); ``unknown_fields`` (fields kept there).
     """
 
     reports: pa.RecordBatch
     inbound: pa.RecordBatch
     answers: pa.RecordBatch
+    sends: pa.RecordBatch
     failed: pa.RecordBatch
     counts: Counter[str]
 
@@ -64,12 +68,17 @@ def decode_messages(
     Returns:
         Canonical reports in the order of their messages, then all others in theirs.
     """
-    bodies = messages.column("body")
-    rows = np.flatnonzero(np.asarray(pc.is_in(messages.column("message_type"), _CANONICAL)))
+    bodies, types = messages.column("body"), messages.column("message_type")
+    rows = np.flatnonzero(np.asarray(pc.is_in(types, _CANONICAL)))
     canonical = decode_canonical(bodies if len(rows) == len(bodies) else bodies.take(rows))
     accepted = rows[canonical.recognised]
-    rest = np.delete(np.arange(len(messages)), accepted)
+    logged = np.flatnonzero(np.asarray(pc.equal(types, SEND_MESSAGE_TYPE)))
+    sends = decode_sends(bodies.take(logged).to_pylist())
+    rest = np.delete(np.arange(len(messages)), np.concatenate([accepted, logged]))
     others = _decode_others(messages.take(rest).to_pylist(), failed_at, origin)
+    refused = messages.take(logged[[each.position for each in sends.refused]]).to_pylist()
+    for message, (_, _, stage, error) in zip(refused, sends.refused, strict=True):
+        others.fail(message, stage, error, failed_at)
 
     reports = _canonical_reports(messages, accepted, canonical.columns, origin)
     if others.reports:
@@ -83,11 +92,14 @@ def decode_messages(
         reports=len(reports),
         inbound_sms=len(others.inbound),
         query_answers=len(others.answers),
+        sends=len(sends.entries),
         plain_bodies=pc.sum(plain).as_py() or 0,
     )
     inbound = contract("inbound_sms").batch(others.inbound)
     answers = contract("query_answer").batch(others.answers)
-    return DecodedMessages(reports, inbound, answers, failed_batch(others.failed), counts)
+    return DecodedMessages(
+        reports, inbound, answers, sends.entries, failed_batch(others.failed), counts
+    )
 
 
 def _canonical_reports(
@@ -120,6 +132,13 @@ class _Others(NamedTuple):
     failed: list[FailedEvent]
     counts: Counter[str]
 
+    def fail(
+        self, message: Mapping[str, Any], stage: Stage, error: UnusableError, failed_at: datetime
+    ) -> None:
+        """Note that a message cannot be used."""
+        self.failed.append(_failed(message, stage, error, failed_at))
+        self.counts[f"failed/{error.reason}"] += 1
+
 
 def _decode_others(
     messages: Sequence[Mapping[str, Any]], failed_at: datetime, origin: Origin
@@ -140,8 +159,7 @@ def _decode_others(
             )
             inbound = _rows("inbound_sms", message, (each._asdict() for each in decoded.inbound))
         except UnusableError as error:
-            others.failed.append(_failed(message, stage, error, failed_at))
-            others.counts[f"failed/{error.reason}"] += 1
+            others.fail(message, stage, error, failed_at)
             continue
         others.reports.extend(reports)
         others.inbound.extend(inbound)
@@ -170,8 +188,7 @@ def _decode_query(message: Mapping[str, Any], failed_at: datetime, others: _Othe
         }
         answers = _rows("query_answer", message, [answer])
     except UnusableError as error:
-        others.failed.append(_failed(message, stage, error, failed_at))
-        others.counts[f"failed/{error.reason}"] += 1
+        others.fail(message, stage, error, failed_at)
         return
     others.reports.extend(reports)
     others.answers.extend(answers)
@@ -205,4 +222,6 @@ def _failed(
 
 
 def _schema_of(message_type: str) -> str:
+    if message_type == SEND_MESSAGE_TYPE:
+        return CONTRACT_NAME
     return "query_answer" if message_type == QUERY_MESSAGE_TYPE else schema_of(message_type)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pybase64
 
 from transforms.decode_body import open_body
+from transforms.decode_sends import is_avro, texts_in
 from transforms.decode_shapes import SHAPES, ReportShape
 from transforms.failures import UnusableError
 from transforms.phone_numbers import Numbers
@@ -215,6 +216,13 @@ def _elements(body: bytes) -> list[bytes] | None:
 
 def _is_theirs(persons: Persons, body: bytes) -> bool:
     """Tell of one record, or of what cannot be told to be one."""
+    if is_avro(body):
+        texts = texts_in(body)
+        if (
+            texts is None
+        ):  # a length may be a digit before or behind a number: whatever looks like it, goes
+            return bool(persons.numbers.may_be_in(pa.array([body], pa.binary()))[0])
+        return any(map(persons.numbers.is_in, texts))
     return any(map(persons.numbers.is_in, _readings(body))) or _is_nameless(persons, _opened(body))
 
 

@@ -228,30 +228,36 @@ class _DecodeArchiveFn(_FilesFn):
                     reports = pa.Table.from_batches([decoded.reports])
                     inbound = pa.Table.from_batches([decoded.inbound])
                     answers = pa.Table.from_batches([decoded.answers])
+                    sends = pa.Table.from_batches([decoded.sends])
                     failed = pa.Table.from_batches([decoded.failed])
                     days.update(
                         *(
                             distinct_days(reports, "send_time"),
                             distinct_days(inbound, "send_time"),
                             distinct_days(answers, "requested_at"),
+                            _days_that_need(sends, scope.margin),
                             distinct_days(failed, "enqueued_at"),
                         )
                     )
                     reports = scope.keep_reports(reports)
                     inbound = scope.keep(inbound, "send_time")
                     answers = scope.keep(answers, "requested_at")
+                    sends = scope.keep_sends(sends)
                     failed = scope.keep(failed, "enqueued_at")
                     counts["other_days/reports"] += decoded.reports.num_rows - reports.num_rows
                     counts["other_days/inbound"] += decoded.inbound.num_rows - inbound.num_rows
                     counts["other_days/answers"] += decoded.answers.num_rows - answers.num_rows
+                    counts["other_days/sends"] += decoded.sends.num_rows - sends.num_rows
                     counts["other_days/failed"] += decoded.failed.num_rows - failed.num_rows
                     writer.add(Kind.REPORTS, reports, "biz_id")
                     writer.add(Kind.INBOUND, inbound, "message_id")
                     writer.add(Kind.ANSWERS, answers, "message_id")
+                    writer.add(Kind.SENDS, sends, "biz_id")
                     writer.add(Kind.FAILED, failed, "message_id")
                     touched |= _past_of_reports(reports)
                     touched |= _past_of(inbound, INBOUND_SMS)
                     touched |= _past_of(answers, QUERY_ANSWERS)
+                    touched |= _past_of_sends(sends)
                     touched |= _past_of(failed, FAILED_EVENTS)
                 yield TaggedOutput(NOTES, days_note(path, sorted(days)))
                 if archived.lost:
@@ -336,6 +342,8 @@ class _DecodeFailedFn(_FilesFn):
                 ):
                     for enqueued, day in _days_of_messages_and_records(rows, column):
                         record_days[enqueued].add(day)
+                for enqueued in tried.sends_enqueued:
+                    record_days[enqueued] |= _days_that_need(tried.sends, scope.margin)
             yield from writer.slices()
         for past in sorted(touched):
             yield TaggedOutput(DAYS, past)
@@ -351,6 +359,17 @@ def _days_of_messages_and_records(rows: pa.Table, column: str) -> set[tuple[int,
     )
     differ = np.unique(np.stack([enqueued, belongs])[:, enqueued != belongs], axis=1)
     return set(zip(*differ.tolist(), strict=True))
+
+
+def _days_that_need(sends: pa.Table, margin: int) -> set[int]:
+    """The Beijing days of sends, and those after them whose reports may be theirs.
+
+    A backfill of a day reads files with records from the day before it on: one of the ``margin`` days before
+    it has its sends.
+    """
+    return {
+        day for sent in distinct_days(sends, "requested_at") for day in range(sent, sent + margin)
+    }
 
 
 def _past_of(rows: pa.Table, table: Table) -> set[Past]:

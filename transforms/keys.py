@@ -21,6 +21,8 @@ Hashes: TypeAlias = npt.NDArray[np.uint64]
 _WORD: Final = 8
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads consecutive ids
 _FOLD: Final = np.uint64(32)
+# So many rows are hashed one by one in the time that a session of DataFusion takes to begin.
+_FEW_ROWS: Final = 1000
 
 
 def hash_strings(strings: pa.StringArray) -> Hashes:
@@ -117,8 +119,11 @@ def event_id(biz_id: str, phone_number: str | None) -> str:
 def event_ids(biz_ids: pa.StringArray, phone_numbers: pa.StringArray) -> pa.StringArray:
     """Name many SMS at once; see :func:`event_id`.
 
-    A loop over hashlib takes 0.85 us a row, DataFusion's md5 over the column 0.32.
+    A loop over hashlib takes 0.85 us a row; DataFusion's md5 over the column 0.32, and 0.6 ms to begin.
     """
+    if len(biz_ids) <= _FEW_ROWS:
+        pairs = zip(biz_ids.to_pylist(), phone_numbers.to_pylist(), strict=True)
+        return pa.array([event_id(*pair) for pair in pairs], type=pa.string())
     names = pc.binary_join_element_wise(biz_ids, phone_numbers.fill_null(""), "|")
     # One partition: rows stay in their order. A session for each call: it keeps every table it was shown.
     session = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(1))

@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 import apache_beam as beam
-import pyarrow as pa
 from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
-from schemas.contracts import contract
 from schemas.records import MnsMessage
-from transforms.breaker import Breaker, FailureLimit, FailureLimitError, lent_breaker
+from transforms.breaker import Breaker, FailureLimit, FailureLimitError, breaker_of
 from transforms.decode import decode_messages
+from transforms.message_batch import message_batch
 from transforms.tally import tally_of
 
 
@@ -30,8 +29,8 @@ class LimitFailures(beam.PTransform[PCollection[list[MnsMessage]], PCollection[l
         Args:
             limit: how many may fail.
             clock: the time (aware); a function that pickles.
-            run_id: name under which this process lends the breaker that remembers earlier runs
-                (``transforms.breaker``) and keeps the tally in which a failure is noted.
+            run_id: name under which this process keeps the breaker (``transforms.breaker``), which may
+                remember earlier runs, and the tally in which a failure is noted.
         """
         super().__init__()
         self._fn = _LimitFailuresFn(limit, clock, run_id)
@@ -53,7 +52,7 @@ class _LimitFailuresFn(beam.DoFn):
 
     @override
     def setup(self) -> None:
-        self._breaker = lent_breaker(self._run_id) or Breaker(self._limit)
+        self._breaker = breaker_of(self._run_id, self._limit)
 
     @override
     def start_bundle(self) -> None:
@@ -78,12 +77,7 @@ class _LimitFailuresFn(beam.DoFn):
 
 def verdicts_on(messages: Sequence[MnsMessage], now: datetime) -> list[str | None]:
     """Return for each message why it cannot be decoded, or None."""
-    columns = zip(zip(*messages, strict=True), contract("mns_message").arrow, strict=True)
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in columns],
-        schema=contract("mns_message").arrow,
-    )
-    failed = decode_messages(batch, now).failed
+    failed = decode_messages(message_batch(messages), now).failed
     if not failed.num_rows:
         return [None] * len(messages)
     ids, reasons = (failed.column(name).to_pylist() for name in ("message_id", "reason"))

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -21,11 +20,19 @@ import pyarrow.parquet as pq
 
 from schemas.contracts import contract
 from transforms.decode import decode_messages
+from transforms.decode_sends import SEND_MESSAGE_TYPE
 from transforms.failures import PIPELINE_VERSION, failed_batch, failed_event
 from transforms.moments import beijing_days, milliseconds
 from transforms.send_log_checks import CONTRACT_NAME
-from transforms.send_log_lines import check_lines
-from transforms.tables import FAILED_EVENTS, FAILED_SENDS, Table, read_rows, reading
+from transforms.send_log_lines import check_records
+from transforms.tables import (
+    FAILED_EVENTS,
+    FAILED_SENDS,
+    Table,
+    distinct_days,
+    read_rows,
+    reading,
+)
 
 Outcome = Literal["succeeded", "failed_again", "failed_as_before"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("succeeded", "failed_again", "failed_as_before")
@@ -43,7 +50,7 @@ _VERDICT: Final = (
 _WITHOUT_ORIGINAL: Final = [name for name in FAILED_EVENTS.schema.names if name != "original"]
 # Decoded at once; their bodies are Python objects meanwhile.
 _ROWS: Final = 20_000
-# Takes the place of what is no line of a send log, and is none either.
+# Takes the place of a blank, which is no entry, and is none either.
 _NO_ENTRY: Final = b"\0"
 _NO_MORE_ATTEMPTS: Final = pa.schema([("event_id", pa.string()), ("attempt", pa.int32())])
 
@@ -101,6 +108,7 @@ class Tried(NamedTuple):
         inbound: ``inbound_sms`` rows.
         answers: ``query_answer`` rows.
         sends: ``send_log_entry`` rows.
+        sends_enqueued: the Beijing days on which messages were enqueued that may have brought them.
         attempts: rows to add to their table; none where nothing is new.
         counts: those of the decoders; by table ``chosen/T`` = ``succeeded/T`` + ``failed_again/T`` +
             ``failed_as_before/T`` (as the last replay did: no new attempt); the same by the reason that they
@@ -112,6 +120,7 @@ class Tried(NamedTuple):
     inbound: pa.Table
     answers: pa.Table
     sends: pa.Table
+    sends_enqueued: Sequence[int]
     attempts: pa.Table
     counts: Counter[str]
 
@@ -240,7 +249,16 @@ def _tried(
         _next_attempt(again, {name: verdicts.column(name) for name in (*_VERDICT, "failed_at")}),
     ]
     reports, inbound, answers, sends = (pa.Table.from_batches([of]) for of in decoded[:4])
-    return Tried(reports, inbound, answers, sends, pa.concat_tables(attempts), counts)
+    of_sends = succeeded.filter(pc.equal(succeeded.column("message_type"), SEND_MESSAGE_TYPE))
+    return Tried(
+        reports,
+        inbound,
+        answers,
+        sends,
+        distinct_days(of_sends, "enqueued_at"),
+        pa.concat_tables(attempts),
+        counts,
+    )
 
 
 def _one_of_each(rows: pa.Table) -> pa.Table:
@@ -287,7 +305,7 @@ def _decode_bodies(rows: pa.Table, tried_at: datetime) -> _Decoded:
         decoded.reports,
         decoded.inbound,
         decoded.answers,
-        contract(CONTRACT_NAME).batch([]),
+        decoded.sends,
         decoded.failed,
         decoded.counts,
     )
@@ -296,24 +314,19 @@ def _decode_bodies(rows: pa.Table, tried_at: datetime) -> _Decoded:
 def _decode_lines(rows: pa.Table, tried_at: datetime) -> _Decoded:
     """Decode send log entries; one that came from columns was kept as the line that it would be."""
     originals = rows.column("original").to_pylist()
-    lines = [line if line.strip() and b"\n" not in line else _NO_ENTRY for line in originals]
-    starts = accumulate((len(line) + 1 for line in lines[:-1]), initial=0)
-    events = zip(originals, rows.column("message_id").to_pylist(), strict=True)
-    event_at = dict(zip(starts, events, strict=True))
-    checked = check_lines(b"\n".join(lines), 0)
-    failed = []
-    for refused in checked.refused:
-        original, message_id = event_at[refused.position]
-        failed.append(
-            failed_event(
-                refused.error,
-                stage=refused.stage,
-                schema_name=CONTRACT_NAME,
-                original=original,
-                message_id=message_id,
-                failed_at=tried_at,
-            )
+    message_ids = rows.column("message_id").to_pylist()
+    checked = check_records([original if original.strip() else _NO_ENTRY for original in originals])
+    failed = [
+        failed_event(
+            refused.error,
+            stage=refused.stage,
+            schema_name=CONTRACT_NAME,
+            original=originals[refused.position],
+            message_id=message_ids[refused.position],
+            failed_at=tried_at,
         )
+        for refused in checked.refused
+    ]
     counts = Counter(f"failed_sends/{event.reason}" for event in failed)
     counts["sends"] = checked.entries.num_rows
     counts["failed_sends"] = len(failed)

@@ -1,6 +1,7 @@
 """What the readers of the send log's formats have in common."""
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -50,3 +51,13 @@ def has_plausible_times(entries: pa.RecordBatch) -> bool:
         return True
     values = times.to_numpy()
     return bool(values.min() >= to_ms(EARLIEST) and values.max() < to_ms(LATEST))
+
+
+def to_maps(tags: Sequence[dict[str, str]]) -> pa.MapArray:
+    """Lay out the tags of some entries."""
+    return pa.MapArray.from_arrays(
+        pa.array(list(accumulate(map(len, tags), initial=0)), pa.int32()),
+        pa.array(list(chain.from_iterable(tags)), pa.string()),
+        pa.array([value for each in tags for value in each.values()], pa.string()),
+        type=TAGS_TYPE,
+    )

@@ -6,7 +6,6 @@ afterwards, by a second and careful look.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import accumulate, chain
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -20,11 +19,11 @@ from transforms.send_log_checks import (
     CONTRACT_NAME,
     IDENTIFIERS,
     SCHEMA,
-    TAGS_TYPE,
     TIME_RANGE,
     Checked,
     Refused,
     has_plausible_times,
+    to_maps,
 )
 
 _NOT_EMPTY: Final = Annotated[str, msgspec.Meta(min_length=1)]
@@ -59,21 +58,31 @@ def check_lines(block: bytes, offset: int) -> Checked:
         offset: where the block starts in its file, in bytes.
     """
     lines = block.split(b"\n")
-    is_suspect = _NUL_ESCAPE in block
-    batches: list[pa.RecordBatch] = []
+    checked = check_records(lines)
+    refused = []
+    done = 0
+    for each in checked.refused:
+        offset += sum(map(len, lines[done : each.position])) + each.position - done
+        done = each.position
+        refused.append(each._replace(position=offset))
+    return checked._replace(refused=refused)
+
+
+def check_records(records: Sequence[bytes]) -> Checked:
+    """Decode and validate records, each the JSON text of one; blank ones are skipped.
+
+    ``position`` of a refused one is its index.
+    """
+    batches = [contract(CONTRACT_NAME).batch([])]
     refused: list[Refused] = []
-    for first in range(0, len(lines), _RUN):
-        run = lines[first : first + _RUN]
+    for first in range(0, len(records), _RUN):
+        run = records[first : first + _RUN]
+        is_suspect = any(_NUL_ESCAPE in record for record in run)
         entries, failed = _decode(run, _decode_suspect if is_suspect else _DECODER.decode)
         if not has_plausible_times(entries):
             entries, failed = _decode(run, _decode_suspect)
         batches.append(entries)
-        done = 0
-        for index in failed:
-            offset += sum(map(len, run[done:index])) + index - done
-            refused.append(_refuse(run[index], offset))
-            done = index
-        offset += sum(map(len, run[done:])) + len(run) - done
+        refused.extend(_refuse(run[index], first + index) for index in failed)
     return Checked(pa.concat_batches(batches), refused)
 
 
@@ -117,21 +126,12 @@ def _to_batch(records: Sequence[Any]) -> pa.RecordBatch:
         )
     )
     columns = [
-        _to_maps(values[field.name])
+        to_maps(values[field.name])
         if field.name == "tags"
         else pa.array(values[field.name], field.type)
         for field in SCHEMA
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def _to_maps(tags: Sequence[dict[str, str]]) -> pa.MapArray:
-    return pa.MapArray.from_arrays(
-        pa.array(list(accumulate(map(len, tags), initial=0)), pa.int32()),
-        pa.array(list(chain.from_iterable(tags)), pa.string()),
-        pa.array([value for each in tags for value in each.values()], pa.string()),
-        type=TAGS_TYPE,
-    )
 
 
 def _refuse(line: bytes, position: int) -> Refused:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.pvalue import PCollection
 from typing_extensions import override
 
@@ -21,7 +20,6 @@ from transforms.enrich_rows import (
 from transforms.intake import Kind, Scope
 from transforms.manifest import Note, counts_note, file_note
 from transforms.match import Patience
-from transforms.moments import beijing_days, milliseconds
 from transforms.shuffle import Slice, read_slices
 from transforms.tables import (
     Table,
@@ -30,6 +28,7 @@ from transforms.tables import (
     read_rows_of_keys,
     write_table,
 )
+from transforms.unseen import seen_schema, unseen
 
 
 @dataclass(frozen=True)
@@ -127,29 +126,7 @@ def _settled_files(
 
 
 def _unseen(slices: Sequence[Slice], kind: str, table: Table, counts: Counter[str]) -> pa.Table:
-    """The rows of messages that were not seen before, each once.
-
-    A message may hold several records (an HTTP-push array), so what repeats a message is told by the
-    records and not by the message id alone; a redelivered message has the same records in it. Whether a
-    message was seen is asked for each of its days, because a backfill may have written one of them only.
-    """
     rows = read_slices(slices, kind, table.schema)
-    of_past = pa.schema([table.schema.field(name) for name in ("message_id", table.day_column)])
-    seen = read_slices(slices, table.name, of_past)
-    is_seen = pc.is_in(_message_days(rows, table), value_set=_message_days(seen, table))
-    unseen = rows.filter(pc.invert(is_seen))
-    comparable = [field.name for field in table.schema if not pa.types.is_map(field.type)]
-    first = (
-        unseen.select(comparable)
-        .append_column("row", pa.array(range(unseen.num_rows), type=pa.int64()))
-        .group_by(comparable, use_threads=False)
-        .aggregate([("row", "min")])
-    )
-    counts[f"duplicate_{kind}"] += rows.num_rows - first.num_rows
-    return unseen.take(first.column("row_min"))
-
-
-def _message_days(rows: pa.Table, table: Table) -> pa.ChunkedArray:
-    """The message of each row, with its Beijing day."""
-    days = pa.array(beijing_days(milliseconds(rows.column(table.day_column)))).cast(pa.string())
-    return pc.binary_join_element_wise(rows.column("message_id"), days, "/")
+    newcomers = unseen(rows, read_slices(slices, table.name, seen_schema(table)), table)
+    counts[f"duplicate_{kind}"] += rows.num_rows - newcomers.num_rows
+    return newcomers

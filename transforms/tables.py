@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -209,6 +209,14 @@ def write_table(
         staging: the directory that stands for the dataset until the files are committed.
         days: leave out the rows of all other days; None keeps every row.
     """
+    for dt, of_day in rows_by_day(table, rows, days):
+        yield write_file(table, dt, [of_day], staging)
+
+
+def rows_by_day(
+    table: Table, rows: pa.Table, days: Collection[int] | None = None
+) -> Iterator[tuple[str, pa.Table]]:
+    """Part rows by their Beijing day, ``YYYY-MM-DD``; arguments as those of :func:`write_table`."""
     if not rows.num_rows:
         return
     row_days = _days(rows.column(table.day_column))
@@ -216,8 +224,7 @@ def write_table(
         if days is not None and day not in days:
             continue
         of_day = row_days == day
-        day_rows = rows if of_day.all() else rows.filter(pa.array(of_day))
-        yield write_file(table, day_name(day), [day_rows], staging)
+        yield day_name(day), rows if of_day.all() else rows.filter(pa.array(of_day))
 
 
 def distinct_days(rows: pa.Table | pa.RecordBatch, column: str) -> list[int]:
@@ -299,30 +306,45 @@ def write_file(
     path = os.path.join(table.name, f"dt={dt}", f"{uuid.uuid4().hex}.parquet")
     target = os.path.join(staging, path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    dictionary = [name for name in table.schema.names if name in _DICTIONARY_COLUMNS]
-    ranges = _RANGE_COLUMNS | ({table.sort_column} if is_sorted else set())
-    row_count = 0
     with open(target, "wb") as file:
-        with pq.ParquetWriter(
-            file,
-            table.schema,
-            compression="zstd",
-            use_dictionary=dictionary,
-            write_statistics=[name for name in table.schema.names if name in ranges],
-            sorting_columns=_sorting(table) if is_sorted else None,
-        ) as writer:
-            for rows in groups:
-                writer.write_table(rows)
-                row_count += rows.num_rows
-            writer.add_key_value_metadata(
-                {
-                    "sms_receipts.contract": table.contract,
-                    "sms_receipts.schema_fingerprint": contract(table.contract).fingerprint,
-                }
-            )
+        row_count = write_parquet(table, file, groups, is_sorted=is_sorted)
         file.flush()
         os.fsync(file.fileno())
     return WrittenFile(table.name, dt, path, row_count, os.path.getsize(target))
+
+
+def write_parquet(
+    table: Table, file: BinaryIO, groups: Iterable[pa.Table], *, is_sorted: bool = False
+) -> int:
+    """Write rows as a Parquet file of the table; return how many.
+
+    Args:
+        table: where the rows belong.
+        file: takes the bytes.
+        groups: the rows, as the row groups of the file.
+        is_sorted: as in :func:`write_file`.
+    """
+    dictionary = [name for name in table.schema.names if name in _DICTIONARY_COLUMNS]
+    ranges = _RANGE_COLUMNS | ({table.sort_column} if is_sorted else set())
+    row_count = 0
+    with pq.ParquetWriter(
+        file,
+        table.schema,
+        compression="zstd",
+        use_dictionary=dictionary,
+        write_statistics=[name for name in table.schema.names if name in ranges],
+        sorting_columns=_sorting(table) if is_sorted else None,
+    ) as writer:
+        for rows in groups:
+            writer.write_table(rows)
+            row_count += rows.num_rows
+        writer.add_key_value_metadata(
+            {
+                "sms_receipts.contract": table.contract,
+                "sms_receipts.schema_fingerprint": contract(table.contract).fingerprint,
+            }
+        )
+    return row_count
 
 
 def _sorting(table: Table) -> Sequence[pq.SortingColumn]:

@@ -13,6 +13,7 @@ from analytics.catalog import CommitRecord, History
 from pipeline.options_explain import ExplainOptions
 from transforms.archive import ArchiveFile, ArchiveFileError, list_archive, read_archive
 from transforms.decode import decode_messages
+from transforms.decode_sends import SEND_MESSAGE_TYPE
 from transforms.mentions import Sought
 from transforms.moments import beijing_day, day_number
 
@@ -32,6 +33,7 @@ class ArchivedMessage(NamedTuple):
         read_by: the commit that has read this file; None if none has yet.
         reports: those of its ``delivery_report`` rows that are about the send.
         answers: the same of its ``query_answer`` rows.
+        sends: the same of its ``send_log_entry`` rows.
         failure: why it cannot be decoded: reason and detail; None if it can.
     """
 
@@ -40,6 +42,7 @@ class ArchivedMessage(NamedTuple):
     read_by: CommitRecord | None
     reports: Sequence[Row]
     answers: Sequence[Row]
+    sends: Sequence[Row]
     failure: str | None
 
 
@@ -144,21 +147,27 @@ class ArchiveSearch:
         failed = set(decoded.failed.column("message_id").to_pylist())
         for position, message in enumerate(candidates.to_pylist()):
             message_id = message["message_id"]
-            if message_id in about or (
-                message_id in failed and self._sought.is_in(message["body"])
+            # A send log entry does not say which message it came with.
+            may_be_send = message["message_type"] == SEND_MESSAGE_TYPE
+            if (
+                message_id in about
+                or (may_be_send and message_id not in failed)
+                or (message_id in failed and self._sought.is_in(message["body"]))
             ):
                 # By itself: one that was archived twice in this file has the records of one.
-                yield self._archived(file, message, candidates.slice(position, 1))
+                archived = self._archived(file, message, candidates.slice(position, 1))
+                if archived.failure or archived.sends or not may_be_send:
+                    yield archived
 
     def _archived(self, file: ArchiveFile, message: Row, alone: pa.RecordBatch) -> ArchivedMessage:
         decoded = decode_messages(alone, self._now)
-        reports, answers = (
+        reports, answers, sends = (
             [
                 row
                 for row in records.to_pylist(maps_as_pydicts="lossy")
                 if row["biz_id"] == self._biz_id
             ]
-            for records in (decoded.reports, decoded.answers)
+            for records in (decoded.reports, decoded.answers, decoded.sends)
         )
         failures = [f"{row['reason']}: {row['detail']}" for row in decoded.failed.to_pylist()]
         return ArchivedMessage(
@@ -167,6 +176,7 @@ class ArchiveSearch:
             self.read_by(file),
             reports,
             answers,
+            sends,
             failures[0] if failures else None,
         )
 

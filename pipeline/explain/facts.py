@@ -1,7 +1,7 @@
 """The traces of one send, recipient by recipient, and what follows from them at once."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -111,7 +111,7 @@ def by_recipient(traces: Traces) -> list[Facts]:
             of(row["phone_number"], row["message_id"]).rows[stored.table].append(stored)
         else:
             of(row.get("phone_number")).rows[stored.table].append(stored)
-    for logged in traces.logged:
+    for logged in (*traces.logged, *_logged(traces.archived)):
         of(logged.entry["phone_number"] if logged.entry else None).logged.append(logged)
     only = _only_number(facts)
     for archived in traces.archived:
@@ -122,7 +122,7 @@ def by_recipient(traces: Traces) -> list[Facts]:
         for phone_number, record in of_number.items():
             owner = phone_number or found.get(message_id, only)
             of(owner, message_id).messages.append((archived, record))
-        if not records:
+        if not records and not archived.sends:
             of(None).messages.append((archived, None))
     only = _only_number(facts)
     if only is not None and (None, None) in facts:
@@ -134,6 +134,13 @@ def by_recipient(traces: Traces) -> list[Facts]:
     return sorted(
         facts.values(), key=lambda each: (each.phone_number is None, each.phone_number or "")
     )
+
+
+def _logged(archived: Sequence[ArchivedMessage]) -> Iterator[LoggedSend]:
+    """The entries of the send log that came as messages."""
+    for each in archived:
+        for send in each.sends:
+            yield LoggedSend(send, each.file, each.read_by is not None, None, each.read_by)
 
 
 def _only_number(facts: dict[tuple[str | None, str | None], Facts]) -> str | None:

@@ -60,12 +60,14 @@ class LoggedSend(NamedTuple):
         file: where it is; of JSON lines with ``#`` and its byte offset.
         is_read: whether an epoch has read it.
         failure: why it is refused: reason and detail.
+        read_by: the commit that has read it, if it came as a message; None if none has, or nobody knows.
     """
 
     entry: Row | None
     file: str
     is_read: bool
     failure: str | None
+    read_by: CommitRecord | None = None
 
 
 class Searched(NamedTuple):

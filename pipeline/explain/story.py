@@ -168,7 +168,7 @@ def _log_moments(facts: Facts, now: datetime) -> Iterator[Moment]:
         if stored.row["requested_at"] is not None:
             sends.setdefault(stored.row["requested_at"], stored)
     for logged in facts.logged:
-        places = [Place(logged.file, None, is_read=True)]
+        places = [Place(logged.file, logged.read_by, is_read=True)]
         if logged.entry is not None:
             # A log that was moved is known by another name.
             is_read = logged.is_read or logged.entry["requested_at"] in sends

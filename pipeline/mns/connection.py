@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from datetime import datetime
 
@@ -11,6 +12,9 @@ from pipeline.mns.credentials import TokenService
 from pipeline.mns.settings import MnsSettings
 from pipeline.mns.tokens import QueueTokens
 from pipeline.mns.transport import HttpTransport
+
+_LOCK = threading.Lock()
+_LENT: dict[str, MnsConnection] = {}
 
 
 class MnsConnection:
@@ -49,3 +53,20 @@ class MnsConnection:
     def close(self) -> None:
         """Close the idle connections."""
         self.client.close()
+
+
+def lend_connection(run_id: str, connection: MnsConnection) -> None:
+    """Let a run's inboxes in this process use a connection; its owner closes it."""
+    with _LOCK:
+        _LENT[run_id] = connection
+
+
+def lent_connection(run_id: str) -> MnsConnection | None:
+    """Return the connection lent to a run, if there is one in this process."""
+    return _LENT.get(run_id)
+
+
+def take_connection_back(run_id: str) -> None:
+    """End a loan; inboxes that use the connection keep it."""
+    with _LOCK:
+        _LENT.pop(run_id, None)

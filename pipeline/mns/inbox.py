@@ -1,8 +1,7 @@
-"""What a reader reads from: threads that receive ahead of it, and marks that it finalizes.
+"""MNS queues as an inbox: threads that receive ahead of whoever takes, and leases.
 
-Fetchers receive into a bounded buffer; the pipeline takes batches out and cuts marks; a finalized mark
-deletes exactly the messages emitted since the mark before. Whatever is never finalized is given back,
-or comes back by itself when its visibility timeout ends.
+Fetchers receive into a bounded buffer; the pipeline takes batches out, and acknowledges or releases the
+lease of each. The rest is given back at the end, or comes back by itself when its visibility timeout ends.
 
 A stop (SIGTERM, in the end) takes ``stop_secs`` at most for what the service is to answer: what was not
 handed out is given back at once, the last bundle is deleted. A long poll under way is waited for, since
@@ -16,24 +15,24 @@ import logging
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Final, NamedTuple
 
 from pipeline.errors import OperatorError, TransientError
+from pipeline.inboxes.backoff import outage_pause_secs
+from pipeline.inboxes.inbox import Batch
+from pipeline.inboxes.watermark import Watermark
 from pipeline.mns import faults
-from pipeline.mns.backoff import outage_pause_secs
 from pipeline.mns.client import Leased
 from pipeline.mns.connection import MnsConnection
 from pipeline.mns.drain import Drain
 from pipeline.mns.lease_keeper import LeaseKeeper
 from pipeline.mns.leases import Lease
 from pipeline.mns.settings import BATCH_MESSAGES, MnsSettings, Until
-from pipeline.mns.stopping import is_stop_requested
 from pipeline.mns.transport import Line
-from pipeline.mns.watermark import Watermark
-from schemas.records import MnsMessage
+from pipeline.stopping import is_stop_requested
 from transforms.tally import Tally
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,14 +40,6 @@ _LOGGER = logging.getLogger(__name__)
 _TICK_SECS: Final = 0.25
 # How long a thread may take to leave that can no longer do anything: it may be looking up an address.
 _LEAVE_SECS: Final = 6.0
-
-
-class Batch(NamedTuple):
-    """The messages of one receive, and the lease that holds them."""
-
-    messages: list[MnsMessage]
-    lease: int
-    oldest_enqueued_at: datetime
 
 
 class _Poll(NamedTuple):
@@ -63,8 +54,8 @@ class _Poll(NamedTuple):
     """Whether finding nothing is to prove something."""
 
 
-class Inbox:
-    """Reads all queues of some settings for one reader; safe to share between threads.
+class MnsInbox:
+    """All queues of some settings, as one inbox (``pipeline.inboxes``); safe to share between threads.
 
     It ends by itself when ``until`` comes true: fetchers stop, and what they have received is still
     handed out. ``stop`` ends it at once: what is not handed out is given back to its queue.
@@ -80,7 +71,7 @@ class Inbox:
     ) -> None:
         """Prepare to read through ``connection`` (owned by the caller), counting into ``tally``.
 
-        ``on_done`` is called when the inbox was stopped, not closed, and nothing is left to do.
+        ``on_done`` is called once, when nothing is left to do: see ``InboxSpec.open``.
         """
         self._settings = settings
         self._until = until
@@ -89,9 +80,9 @@ class Inbox:
         self._client = connection.client.on(self._line)
         self._tally = tally
         self._clock = connection.clock
-        self._on_done = on_done
+        self._on_done: Callable[[], None] | None = on_done
         self._keeper = LeaseKeeper(settings, connection.client, tally, connection.draw, self._fail)
-        lock = threading.Lock()  # guards everything down to the marks
+        lock = threading.Lock()  # guards everything down to what was handed out
         self._has_news = threading.Condition(lock)  # for who takes: a batch, or the end
         self._has_room = threading.Condition(lock)  # for fetchers: to ask for more, or the end
         self._buffer: deque[Batch] = deque()
@@ -100,9 +91,7 @@ class Inbox:
         self._polls_under_way = Counter[str]()
         self._drains = {queue_name: Drain(settings.fetchers) for queue_name in settings.queues}
         self._watermark = Watermark(settings.queues)
-        self._emitted: list[int] = []
-        self._marks: dict[int, list[int]] = {}
-        self._cut_marks = 0
+        self._handed_out: set[int] = set()
         self._ending = threading.Event()
         self._stopped = threading.Event()
         self._closed = threading.Event()
@@ -139,7 +128,7 @@ class Inbox:
             batch = self._buffer.popleft()
             was_full = self._buffered_messages >= self._settings.prefetch_messages
             self._buffered_messages -= len(batch.messages)
-            self._emitted.append(batch.lease)
+            self._handed_out.add(batch.lease)
             if was_full:
                 self._has_room.notify_all()
             return batch
@@ -165,30 +154,32 @@ class Inbox:
         """Return the event time of the oldest message held; None while nothing is."""
         return self._keeper.oldest_enqueued_at()
 
-    def cut_mark(self) -> int:
-        """Close the span of batches handed out since the last mark; return the mark's number."""
-        with self._has_news:
-            self._cut_marks += 1
-            self._marks[self._cut_marks], self._emitted = self._emitted, []
-            return self._cut_marks
-
-    def acknowledge(self, mark: int) -> None:
-        """Delete the messages of a mark's span; a second call does nothing.
+    def acknowledge(self, leases: Sequence[int]) -> None:
+        """Delete the messages of leases; a second call does nothing.
 
         Never raises, because Beam would swallow it: a message that could not be deleted comes back
         and is recognised downstream by its id, and what is no fault of the service ends the read.
         """
-        with self._has_news:
-            numbers = self._marks.pop(mark, [])
+        numbers = self._take_back(leases)
         try:
             self._keeper.delete(numbers)
         except Exception as failure:  # noqa: BLE001 - see above
             self._fail(failure)
 
+    def release(self, leases: Sequence[int]) -> None:
+        """Begin to give the messages of leases back; a second call does nothing."""
+        self._keeper.release(self._take_back(leases))
+
+    def _take_back(self, leases: Sequence[int]) -> list[int]:
+        with self._has_news:
+            numbers = [number for number in leases if number in self._handed_out]
+            self._handed_out.difference_update(numbers)
+        return numbers
+
     def stop(self) -> None:
         """Stop receiving, hand out nothing more, and begin to give back what was not handed out.
 
-        What was handed out is left alone: it may still be marked and finalized.
+        What was handed out is left alone: it may still be acknowledged.
         """
         with self._has_news:
             if self._stopped.is_set():
@@ -202,28 +193,15 @@ class Inbox:
         self._end()
         self._keeper.release(numbers)
 
-    def leave(self) -> None:
-        """Stop, and give back what was handed out after the last mark: no mark will hold it now."""
-        self.stop()
-        with self._has_news:
-            numbers, self._emitted = self._emitted, []
-        self._keeper.release(numbers)
-
     def close(self) -> None:
         """Stop, give back all that was not acknowledged, and wait for the threads."""
         self.stop()
         self._join_fetchers()
-        with self._has_news:
-            numbers = [
-                *self._emitted,
-                *(number for span in self._marks.values() for number in span),
-            ]
-            self._emitted, self._marks = [], {}
-        self._keeper.release(numbers)
+        self.release([*self._handed_out])
         self._closed.set()
         if self._watch.ident is not None:
             self._watch.join()
-        self._keeper.close()
+        self._be_done()
 
     def _join_fetchers(self) -> None:
         started = [thread for thread in self._fetchers if thread.ident is not None]
@@ -395,13 +373,15 @@ class Inbox:
             self._fail(failure)
 
     def _is_abandoned(self) -> bool:
-        """Whether the reader is gone and nothing is held that could still be deleted or given back."""
+        """Whether it was stopped and nothing is held that could still be deleted or given back."""
         return self._stopped.is_set() and not self._live_fetchers and self._keeper.is_idle
 
     def _abandon(self) -> None:
-        with self._has_news:
-            numbers = [number for span in self._marks.values() for number in span]
-            self._marks = {}
-        self._keeper.forget(numbers)
+        self._keeper.forget(self._take_back([*self._handed_out]))
+        self._be_done()
+
+    def _be_done(self) -> None:
         self._keeper.close()
-        self._on_done()
+        on_done, self._on_done = self._on_done, None
+        if on_done is not None:
+            on_done()

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
 from pipeline.errors import OperatorError, TransientError
-from pipeline.mns.backoff import Draw, outage_pause_secs
+from pipeline.inboxes.backoff import Draw, outage_pause_secs
 from pipeline.mns.client import MnsClient, Renewed
 from pipeline.mns.faults import LOST_LEASE, UnclearAnswerError
 from pipeline.mns.leases import Lease, LeaseLedger

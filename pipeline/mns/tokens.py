@@ -23,8 +23,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from pipeline.errors import OperatorError, TransientError
+from pipeline.inboxes.backoff import Draw, backoff_secs, outage_pause_secs
 from pipeline.mns import faults
-from pipeline.mns.backoff import Draw, backoff_secs, outage_pause_secs
 from transforms.moments import BEIJING
 
 # Alibaba's own Java client refreshes this long before the end.

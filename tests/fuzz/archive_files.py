@@ -60,7 +60,7 @@ def check_archive_damage(files: Sequence[ArchiveDamage]) -> Counter[str]:
     counts: Counter[str] = Counter(files=len(files))
     with discreet_logs(), tempfile.TemporaryDirectory() as archive:
         for messages, seed in files:
-            path = write_archive_file(archive, messages, _FIRST_ENQUEUED_AT)
+            path = Path(write_archive_file(archive, messages, _FIRST_ENQUEUED_AT))
             is_damaged = _damage(path, Random(seed))  # noqa: S311 - nothing to keep secret
             read = read_archive(str(path))
             rows = [tuple(row.values()) for batch in read.batches for row in batch.to_pylist()]

@@ -14,6 +14,7 @@ from tests.fuzz import (
     records,
     send_log_files,
     send_logs,
+    sends,
 )
 
 
@@ -79,6 +80,13 @@ TARGETS: Final[Mapping[str, Target]] = {
         read=records.record_from_bytes,
         glance=lambda record: records.check_records([record]),
         check=records.check_records,
+        batch=200,
+    ),
+    "sends": Target(
+        draw=sends.draw_body,
+        read=sends.body_from_bytes,
+        glance=lambda body: sends.check_bodies([body]),
+        check=sends.check_bodies,
         batch=200,
     ),
     "send_log": Target(

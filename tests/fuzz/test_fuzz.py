@@ -55,6 +55,7 @@ def test_every_one_of_100_000_messages_ends_in_one_place() -> None:
         ("answers", 3_000, {"received", "changed", "delete errors", "error codes", "refusals"}),
         ("archive_files", 200, {"read", "lost"}),
         ("records", 10_000, {"taken", "refused"}),
+        ("sends", 4_000, {"avro", "json", "malformed_avro", "unknown_schema", "nul_character"}),
         ("send_log", 20_000, {"entries", "refused", "blank lines"}),
         ("send_log_files", 200, {"sends", "failed_sends", "refused files"}),
     ],

@@ -25,6 +25,7 @@ from tests.decode.samples import (
 )
 from transforms.archive import is_archive_file, list_archive, read_archive, write_archive_file
 from transforms.archive_replacement import replace, stage, staged
+from transforms.decode_sends import single_object
 from transforms.erase import Persons, body_without, messages_without, rows_without
 from transforms.phone_numbers import Numbers
 from transforms.tables import ENRICHED_REPORTS, FAILED_EVENTS, INBOUND_SMS
@@ -38,6 +39,14 @@ OTHER = "13900000001"
 
 def mainland(phone_number: str | None = PERSON, **fields: Any) -> dict[str, Any]:
     return {**MAINLAND, "phone_number": phone_number, **fields}
+
+
+SEND = {"biz_id": "1^0", "phone_number": PERSON, "requested_at": NOW}
+
+
+def avro_send(**fields: Any) -> bytes:
+    sends = contract("send_log_entry")
+    return single_object(sends.fingerprint, sends.encode({**SEND, **fields}))
 
 
 THEIRS = {
@@ -74,6 +83,13 @@ THEIRS = {
     "GBK below base64": base64.b64encode(f'{{"content":"好{PERSON}'.encode("gbk")),
     "a byte order mark": b"\xef\xbb\xbf" + json_text(mainland()),
     "too deep": b"[" * 5000 + PERSON.encode(),
+    "a send": json.dumps(SEND, default=str).encode(),
+    "a send in Avro": avro_send(),
+    "a tag of another's send": avro_send(phone_number=OTHER, tags={"asked by": f"+86 {PERSON}"}),
+    # The length of a text of 24 bytes is the digit 0, and stands directly before it.
+    "a text behind a digit": avro_send(phone_number=OTHER, campaign=f"{PERSON} and friends."),
+    "a broken send": avro_send(campaign=f"{PERSON} and friends.")[:-4],
+    "a send of a schema that nobody knows": b"\xc3\x01" + bytes(8) + b"0" + PERSON.encode() + b"1",
     "one key twice": b'{"phone_number":"%b","phone_number":"1"}' % PERSON.encode(),
 }
 OTHERS = {
@@ -85,6 +101,10 @@ OTHERS = {
     "no recipient of another's send": body_of(mainland(None)),
     "another's broken report of their send": json_text(mainland(OTHER, biz_id="shared^0"))[:-9],
     "an array": body_of([mainland(OTHER), REPLY]),
+    "another's send": avro_send(phone_number=OTHER),
+    "a send to another, in one call": avro_send(phone_number=OTHER, biz_id="shared^0"),
+    "an identifier in a send": avro_send(phone_number=OTHER, biz_id=f"900{PERSON}1234^0"),
+    "a broken send to another": avro_send(phone_number=OTHER)[:-4],
     "garbage": b"\xff no report at all",
     "an empty one": b"",
     "no JSON": base64.b64encode(b"nothing to see here, move along"),
@@ -232,7 +252,7 @@ def archive_of(root: Path) -> tuple[Path, str]:
         MnsMessage(f"m{minute}", QUEUE, "SmsReport", NOW.replace(minute=minute), 1, b"x")
         for minute in range(5)
     ]
-    old = write_archive_file(str(root), many, NOW)
+    old = Path(write_archive_file(str(root), many, NOW))
     (batch,) = read_archive(str(old)).batches
     return old, stage(str(old), [batch.slice(0, 2), batch.slice(2, 1)])
 

@@ -255,7 +255,7 @@ def _failed(job: PersonsJob) -> list[dict[str, object]]:
 
 def _damaged_file(job: PersonsJob) -> Path:
     many = [report(f"many-{number}", OTHER) for number in range(3000)]
-    path = write_archive_file(str(job.archive), many, NOON)
+    path = Path(write_archive_file(str(job.archive), many, NOON))
     data = path.read_bytes()
     path.write_bytes(
         data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 16]) + data[len(data) // 2 + 1 :]

@@ -46,7 +46,7 @@ def avro(path: Path, value: object, codec: str) -> None:
 
 def archive(path: Path, body: bytes) -> Path:
     messages = [MnsMessage("m", "q-SmsReport", "SmsReport", NOW, 1, body)]
-    return write_archive_file(str(path), messages, NOW)
+    return Path(write_archive_file(str(path), messages, NOW))
 
 
 def database(path: Path, text: str, *, is_deleted: bool = False) -> None:

@@ -71,9 +71,7 @@ def event_id(biz_id: str, phone_number: str | None) -> str:
 
 def tables_of(dataset: Path) -> Tables:
     """Read the current files of a dataset; no row may stand there twice."""
-    enriched: Rows = {}
-    for row in sorted(current_rows(dataset, "enriched_reports"), key=_rank, reverse=True):
-        enriched[_outcome_key(row)] = row
+    enriched = current_reports(current_rows(dataset, "enriched_reports"))
     reported = {row["event_id"] for row in enriched.values()}
     unreported = current_rows(dataset, "unreported_sends")
     return Tables(
@@ -99,6 +97,12 @@ def tables_of(dataset: Path) -> Tables:
             "message_id",
         ),
     )
+
+
+def current_reports(rows: Iterable[Row]) -> Rows:
+    """Of the rows of ``enriched_reports`` those that count, by outcome."""
+    ranked = sorted(rows, key=_rank, reverse=True)
+    return {_outcome_key(row): row for row in ranked}
 
 
 def open_events(attempts: Sequence[Row]) -> list[Row]:

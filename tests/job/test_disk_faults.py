@@ -69,7 +69,7 @@ def test_a_damaged_archive_file_is_told_and_the_rest_is_used(
     job = Job(emulator, tmp_path)
     job.send_log.mkdir()
     messages = [report(f"biz-{number}") for number in range(1500)]
-    path = write_archive_file(str(job.archive), messages, NOON)
+    path = Path(write_archive_file(str(job.archive), messages, NOON))
     path.write_bytes(path.read_bytes()[:-100])
 
     ended = job.run()

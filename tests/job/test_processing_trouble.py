@@ -14,9 +14,9 @@ import requests
 
 from benchmarks.kills import Load
 from pipeline.clock import utc_now
-from pipeline.mns.stopping import request_stop
 from pipeline.options import run_options
 from pipeline.run import run
+from pipeline.stopping import request_stop
 from tests.emulator_process import EmulatorProcess
 from tests.job.commands import Job
 from tests.job.oracle import archived_messages, expected_tables, tables_of

@@ -7,8 +7,8 @@ import pytest
 
 import pipeline.run
 from pipeline.clock import utc_now
-from pipeline.mns.stopping import forget_stop, request_stop
 from pipeline.options import run_options
+from pipeline.stopping import forget_stop, request_stop
 from tests.emulator_process import EmulatorProcess
 from tests.job.small_job import SmallJob, report
 

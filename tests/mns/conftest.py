@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from pipeline.mns.settings import Until
-from pipeline.mns.stopping import forget_stop
+from pipeline.stopping import forget_stop
 from tests.mns.reading import Reading
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 
+from pipeline.inboxes.inbox import Batch
 from pipeline.mns.connection import MnsConnection
-from pipeline.mns.inbox import Batch, Inbox
+from pipeline.mns.inbox import MnsInbox
 from pipeline.mns.settings import MnsSettings, Until
 from tests.mns.fake_mns import FakeMns
 from transforms.tally import Tally
@@ -44,7 +45,8 @@ class Reading(ExitStack):
         self.callback(connection.close)
         self.tally = Tally()
         self.done = threading.Event()
-        self.inbox = Inbox(settings, until, connection, self.tally, self.done.set)
+        self._taken: list[int] = []
+        self.inbox = MnsInbox(settings, until, connection, self.tally, self.done.set)
         self.callback(self.inbox.close)
 
     def count(self, name: str) -> int:
@@ -55,7 +57,13 @@ class Reading(ExitStack):
         """Take a batch that must be there."""
         batch = self.inbox.take(5.0)
         assert batch is not None, self.inbox.failure
+        self._taken.append(batch.lease)
         return batch
+
+    def acknowledge(self) -> None:
+        """Acknowledge all that was taken since this was last done."""
+        leases, self._taken = self._taken, []
+        self.inbox.acknowledge(leases)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until the inbox's threads have brought something about."""

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CredentialsError, OperatorError, QueueError, TransientError
-from pipeline.mns.backoff import Draw, outage_pause_secs
+from pipeline.inboxes.backoff import Draw, outage_pause_secs
 from pipeline.mns.credentials import TokenService
 from pipeline.mns.faults import ServiceFaultError
 from pipeline.mns.tokens import Operation, QueueTokens, TokenAnswer, read_token

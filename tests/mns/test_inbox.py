@@ -28,19 +28,17 @@ pytestmark = pytest.mark.integration
 _Read = Callable[..., Reading]
 
 
-def test_a_mark_deletes_its_own_span_and_nothing_else(read: _Read) -> None:
+def test_what_is_acknowledged_is_deleted_once_and_nothing_else_is(read: _Read) -> None:
     reading = read()
     reading.queue.receives += [messages(1, 2), messages(3)]
     reading.inbox.start()
-    reading.take()
-    first = reading.inbox.cut_mark()
-    reading.take()
-    second = reading.inbox.cut_mark()
+    first = reading.take().lease
+    second = reading.take().lease
     assert reading.queue.asked("DELETE") == []
-    reading.inbox.acknowledge(second)
-    reading.inbox.acknowledge(second)
+    reading.inbox.acknowledge([second])
+    reading.inbox.acknowledge([second])
     assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-3"]]
-    reading.inbox.acknowledge(first)
+    reading.inbox.acknowledge([first, second])
     assert reading.count("acknowledged") == 3
 
 
@@ -50,7 +48,7 @@ def test_an_answer_whose_date_is_of_no_use_is_read_all_the_same(read: _Read, dat
     reading.queue.receives.append(messages(1)._replace(date=date))
     reading.inbox.start()
     reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert reading.count("acknowledged") == 1
 
 
@@ -75,7 +73,7 @@ def test_threads_that_cannot_be_started_for_deletes_end_the_read_with_a_sentence
     reading.inbox.start()
     for _ in range(2):
         reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert isinstance(reading.inbox.failure, OperatorError)
     assert "no more threads" in str(reading.inbox.failure)
     assert reading.tally.failure is reading.inbox.failure
@@ -101,7 +99,7 @@ def test_a_message_that_cannot_be_read_does_not_hide_those_that_came_with_it(
     received = reading.take().messages
     assert [message.message_id for message in received] == ["id-1", "id-3"]
     assert received[0].body.startswith(b"<MessageBody>\x01")
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.handles for request in reading.queue.asked("DELETE")] == [
         ["handle-1", "handle-3"]
     ]
@@ -116,18 +114,17 @@ def test_a_delete_that_complains_of_another_message_is_tried_again(read: _Read) 
     reading.queue.deletes.append(undeleted(handle_9="InternalError"))
     reading.inbox.start()
     reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     handles = [request.handles for request in reading.queue.asked("DELETE")]
     assert handles == [["handle-1", "handle-2"]] * 2
     assert reading.count("acknowledged") == 2
 
 
-def test_what_no_mark_was_finalized_for_is_given_back(read: _Read) -> None:
+def test_what_was_not_acknowledged_is_given_back_at_the_end(read: _Read) -> None:
     reading = read()
     reading.queue.receives += [messages(1), messages(2), messages(3)]
     reading.inbox.start()
     reading.take()
-    reading.inbox.cut_mark()
     reading.take()
     reading.wait_for(lambda: reading.count("received") == 3)
     reading.inbox.close()
@@ -147,36 +144,35 @@ def test_what_is_handed_out_when_the_stop_comes_can_still_be_acknowledged(read: 
     # The bundle takes its time to end: meanwhile the threads that have nothing left to do leave.
     reading.wait_for(lambda: reading.inbox.is_finished)
     assert not reading.done.wait(0.6)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
     assert reading.count("acknowledged") == 1
     assert reading.done.wait(5.0)
 
 
-def test_a_reader_that_leaves_gives_back_what_no_mark_holds(read: _Read) -> None:
+def test_a_stopped_inbox_still_settles_what_it_handed_out(read: _Read) -> None:
     reading = read()
     reading.queue.receives += [messages(1), messages(2)]
     reading.inbox.start()
-    reading.take()
-    mark = reading.inbox.cut_mark()
-    reading.take()
-    reading.inbox.leave()
+    kept = reading.take().lease
+    given_back = reading.take().lease
+    reading.inbox.stop()
+    reading.inbox.release([given_back, given_back])
     reading.wait_for(lambda: bool(reading.queue.asked("PUT")))
-    reading.inbox.acknowledge(mark)
+    reading.inbox.acknowledge([kept, given_back])
     changes = [request.query for request in reading.queue.asked("PUT")]
     assert [change["receiptHandle"] for change in changes] == ["handle-2"]
     assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
     assert reading.done.wait(5.0)
 
 
-def test_a_mark_whose_leases_are_lost_is_told_when_the_reader_is_gone(read: _Read) -> None:
+def test_leases_that_are_lost_are_counted_when_the_reader_is_gone(read: _Read) -> None:
     reading = read()
     reading.queue.change = lambda _: error(404, "MessageNotExist")
     reading.queue.receives += [messages(1, visible_secs=0.6)]
     reading.inbox.start()
     reading.take()
-    reading.inbox.cut_mark()
-    reading.inbox.leave()
+    reading.inbox.stop()
     assert reading.done.wait(5.0)
     assert reading.count("unacknowledged") == 1
 
@@ -188,7 +184,7 @@ def test_a_renewed_lease_is_deleted_by_its_new_handle(read: _Read) -> None:
     reading.take()
     reading.wait_for(lambda: reading.count("renewals") == 1)
     reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     (delete,) = reading.queue.asked("DELETE")
     assert delete.handles == ["new-handle-1", "new-handle-2", "handle-3"]
     assert reading.count("acknowledged") == 3
@@ -201,7 +197,7 @@ def test_a_lease_lost_at_renewal_is_a_redelivery_and_no_error(read: _Read) -> No
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: reading.count("lost_leases") == 1)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert reading.queue.asked("DELETE") == []
     assert reading.count("unacknowledged") == 1
     assert reading.inbox.failure is None
@@ -218,7 +214,7 @@ def test_a_backlog_of_leases_is_renewed_in_time(read: _Read) -> None:
     for _ in range(10):
         reading.take()
     reading.wait_for(lambda: reading.count("renewals") == 10)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     deleted = [handle for request in reading.queue.asked("DELETE") for handle in request.handles]
     assert sorted(deleted) == sorted(f"new-handle-{number}" for number in range(160))
     assert (reading.count("lost_leases"), reading.count("acknowledged")) == (0, 160)
@@ -236,15 +232,13 @@ def test_a_slow_renewal_keeps_nobody_waiting_but_who_wants_that_lease(read: _Rea
     reading.queue.change = change
     reading.queue.receives += [messages(1, visible_secs=0.8)]
     reading.inbox.start()
-    reading.take()
-    slow = reading.inbox.cut_mark()
+    slow = reading.take().lease
     assert asked.wait(5)
     reading.queue.receives += [messages(2)]
-    reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.inbox.acknowledge([reading.take().lease])
     assert reading.count("acknowledged") == 1
     threading.Timer(0.1, may_answer.set).start()
-    reading.inbox.acknowledge(slow)
+    reading.inbox.acknowledge([slow])
     handles = [request.handles for request in reading.queue.asked("DELETE")]
     assert handles == [["handle-2"], ["new-handle-1"]]
 
@@ -257,7 +251,7 @@ def test_a_renewal_whose_answer_was_lost_is_tried_again_with_the_old_handle(read
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: reading.count("renewals") == 1)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.query["receiptHandle"] for request in reading.queue.asked("PUT")] == [
         "handle-1", "handle-1",
     ]  # fmt: skip
@@ -273,7 +267,7 @@ def test_a_renewal_that_was_done_though_its_answer_was_lost_costs_a_redelivery(r
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: reading.count("lost_leases") == 2)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert reading.queue.asked("DELETE") == []
     assert reading.count("unacknowledged") == 2
     assert reading.inbox.failure is None
@@ -287,7 +281,7 @@ def test_a_message_whose_renewal_is_in_doubt_is_deleted_by_the_handle_at_hand(re
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: bool(reading.queue.asked("PUT")))
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.handles for request in reading.queue.asked("DELETE")] == [["handle-1"]]
     assert (reading.count("unacknowledged"), reading.count("unconfirmed")) == (1, 0)
 
@@ -301,7 +295,7 @@ def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_lease(read: _Read, hour
     reading.take()
     reading.clock_is_off = timedelta(hours=hours)
     reading.wait_for(lambda: reading.count("renewals") == 1)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.query["receiptHandle"] for request in reading.queue.asked("PUT")] == [
         "handle-2"
     ]
@@ -314,7 +308,7 @@ def test_a_lease_that_seems_to_have_ended_is_still_tried(read: _Read) -> None:
     reading.inbox.start()
     reading.take()
     reading.wait_for(lambda: reading.count("lost_leases") == 1)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert reading.count("acknowledged") == 1
 
 
@@ -327,7 +321,7 @@ def test_only_the_failed_entries_of_a_delete_are_tried_again(read: _Read) -> Non
     ]
     reading.inbox.start()
     reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.handles for request in reading.queue.asked("DELETE")] == [
         ["handle-1", "handle-2", "handle-3"], ["handle-3"], ["handle-3"],
     ]  # fmt: skip
@@ -340,7 +334,7 @@ def test_a_delete_whose_answer_was_lost_is_neither_success_nor_failure(read: _Re
     reading.queue.deletes += [Answer(0), undeleted(handle_1="ReceiptHandleError")]
     reading.inbox.start()
     reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert (reading.count("acknowledged"), reading.count("unconfirmed")) == (0, 1)
 
 
@@ -352,7 +346,7 @@ def test_a_delete_is_not_tried_for_longer_than_its_lease_can_last(read: _Read) -
     for _ in range(2):
         reading.take()
     began = time.monotonic()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     # Five tries take 3.1 s at least, by the fixed half of their pauses.
     assert time.monotonic() - began < 3
     assert reading.count("unacknowledged") == 17
@@ -417,7 +411,7 @@ def test_the_old_tokens_deletes_are_finished_with_the_new_one(read: _Read) -> No
     reading.queue.deletes += [error(403, "SecurityTokenExpired")]
     reading.inbox.start()
     reading.take()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.token for request in reading.queue.asked("DELETE")] == ["token-1", "token-2"]
     assert reading.count("acknowledged") == 1
 
@@ -430,7 +424,7 @@ def test_deletes_that_are_refused_while_no_token_can_be_had_are_not_lost(read: _
     answers = iter([Answer(503), DROPPED, Answer(200, "[]")])
     reading.queue.token = lambda: next(answers, None) or reading.queue.next_token()
     reading.queue.deletes += [error(403, "SecurityTokenExpired")]
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert [request.token for request in reading.queue.asked("DELETE")] == ["token-1", "token-2"]
     assert reading.count("acknowledged") == 1
     assert reading.inbox.failure is None
@@ -443,7 +437,7 @@ def test_a_token_that_ends_while_a_delete_is_under_way_does_no_harm(read: _Read)
     reading.inbox.start()
     reading.take()
     reading.queue.receives += [error(403, "AccessDenied"), messages(2)]
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     reading.take()
     assert reading.count("acknowledged") == 1
     assert reading.queue.asked("GET")[-1].token == "token-2"

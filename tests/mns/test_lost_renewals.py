@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import pytest
 
 from pipeline.mns.connection import MnsConnection
-from pipeline.mns.inbox import Inbox
+from pipeline.mns.inbox import MnsInbox
 from pipeline.mns.settings import MnsSettings, Until
 from tests.emulator.admin_caller import Admin
 from tests.emulator_process import EmulatorProcess
@@ -43,15 +43,15 @@ def test_no_message_is_deleted_by_a_wrong_handle_and_those_in_doubt_come_back(
     with ExitStack() as stack:
         connection = MnsConnection(settings, lambda: datetime.now(timezone.utc))
         stack.callback(connection.close)
-        inbox = Inbox(settings, Until(max_messages=messages), connection, tally)
+        inbox = MnsInbox(settings, Until(max_messages=messages), connection, tally)
         stack.callback(inbox.close)
         inbox.start()
-        leases = 0
-        while inbox.take(5.0) is not None:
-            leases += 1
+        leases: list[int] = []
+        while (batch := inbox.take(5.0)) is not None:
+            leases.append(batch.lease)
         # Half of their time passes first, so that they are due.
-        _wait_for(lambda: tally.counts()["renewals"] == leases)
-        inbox.acknowledge(inbox.cut_mark())
+        _wait_for(lambda: tally.counts()["renewals"] == len(leases))
+        inbox.acknowledge(leases)
     counts = tally.counts()
     lost = counts["lost_leases"]
     assert (counts["received"], counts["acknowledged"]) == (messages, messages - lost)

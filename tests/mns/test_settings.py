@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.mns.backoff import backoff_secs
+from pipeline.inboxes.backoff import backoff_secs
 from pipeline.mns.settings import MnsSettings, Until, message_type_of
 
 _QUEUE = "Alicom-Queue-1000000000000001-SmsReport"

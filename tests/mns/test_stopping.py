@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.mns.stopping import request_stop
+from pipeline.stopping import request_stop
 from tests.mns.fake_mns import DROPPED, EMPTY, SILENCE, Answer, error, messages, renewed
 from tests.mns.reading import Reading
 
@@ -121,7 +121,7 @@ def test_a_stop_ends_in_time_and_accounts_for_every_message(
     began = time.monotonic()
     request_stop()
     reading.wait_for(lambda: reading.inbox.is_finished)
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     reading.inbox.close()
     assert time.monotonic() - began < within_secs + _SLACK_SECS
     counts = reading.tally.counts()
@@ -143,7 +143,7 @@ def test_a_stop_amid_slow_deletes_finishes_them(read: _Read) -> None:
     for _ in range(12):
         reading.take()
     threading.Timer(0.1, request_stop).start()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert reading.inbox.is_finished
     assert reading.count("acknowledged") == 192
 
@@ -156,7 +156,7 @@ def test_a_stop_amid_deletes_that_are_never_answered_gives_them_up(read: _Read) 
     reading.take()
     request_stop()
     began = time.monotonic()
-    reading.inbox.acknowledge(reading.inbox.cut_mark())
+    reading.acknowledge()
     assert time.monotonic() - began < 0.5 + _SLACK_SECS
     assert reading.count("unacknowledged") == 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.contracts import contract_names
+from tests.schemas.publish import releases
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,9 @@ def test_the_wheel_carries_every_contract(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {f"schemas/avro/{name}.avsc" for name in contract_names()} <= names
+    # What the writers of messages may have encoded with.
+    published = {f"schemas/published/{release.name}/send_log_entry.avsc" for release in releases()}
+    assert published <= names
     plans = (ROOT / "emulator" / "fault_plans").glob("*.json")
     assert {f"emulator/fault_plans/{plan.name}" for plan in plans} <= names
     assert not [name for name in names if name.startswith("tests/")]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.mns.watermark import Watermark
+from pipeline.inboxes.watermark import Watermark
 
 _START = datetime(2026, 11, 22, tzinfo=timezone.utc)
 

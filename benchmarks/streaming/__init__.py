@@ -1,0 +1,1 @@
+"""The streaming graph on real engines: ``python -m benchmarks.streaming``."""

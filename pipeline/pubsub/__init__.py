@@ -1,0 +1,1 @@
+"""The Pub/Sub door: the send log as messages of a subscription."""
