@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from pipeline.engines import (
+    PRISM_FLAGS,
     Engine,
     FlinkSettings,
     engine_of,
@@ -280,9 +281,9 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--poll_secs",
         type=float,
-        default=1.0,
-        help="how long a reader that found nothing waits before it looks again; each look that finds "
-        "something makes an archive file (default %(default)s)",
+        default=0.5,
+        help="how long a reader that found nothing more waits before it looks again; a look takes no more "
+        "than --mns_prefetch_messages, and makes an archive file (default %(default)s)",
     )
     engine.add_argument(
         "--environment_type",
@@ -409,7 +410,7 @@ def _engine_flags(
             "On PrismRunner the code runs in this process, or it could not be told to stop: leave out "
             "--environment_type and --environment_config."
         )
-    return [*general, "--environment_type=LOOPBACK"]
+    return [*general, "--environment_type=LOOPBACK", *PRISM_FLAGS]
 
 
 def _place(flag: str, path: str | None) -> str | None:

@@ -29,7 +29,7 @@ from tests.pubsub_emulator import PROJECT, PubSubEmulator
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(FETCH_SECS + 120),
+    pytest.mark.timeout(FETCH_SECS + 240),
     # It is right for whoever looks again and again.
     pytest.mark.filterwarnings("ignore:The return_immediately flag:DeprecationWarning"),
 ]
@@ -80,7 +80,7 @@ def test_a_stream_from_pubsub_to_pubsub_brings_every_row_once_and_the_archive_kn
             return not stream.waiting() and not outputs.differences(books, found(subscribers))
 
         # Silence does not hold back the end of anybody's patience.
-        wait_until(are_complete, 60, "complete outputs")
+        wait_until(are_complete, 120, "complete outputs")
         streaming.stop()
 
     subscribers.pull()

@@ -42,10 +42,11 @@ def test_an_engine_is_known_however_beam_spells_its_runner(spelling: str, engine
     assert options.beam_args[0] == f"--runner={engine.value}"
 
 
-def test_prism_runs_the_code_in_this_process() -> None:
-    assert list(stream_options(PRISM).beam_args) == [
+def test_prism_runs_the_code_in_this_process_and_splits_no_bundles() -> None:
+    assert list(stream_options([*PRISM, "--experiments=theirs"]).beam_args) == [
         *("--runner=PrismRunner", "--streaming", "--job_name=sms-receipts"),
         "--environment_type=LOOPBACK",
+        *("--experiments=prism_disable_sdf_split", "--experiments=theirs"),
     ]
 
 

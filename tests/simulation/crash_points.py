@@ -61,9 +61,11 @@ class CrashPoint(NamedTuple):
 
 CRASH_POINTS: Final = (
     CrashPoint("after a receive", "answered 200 GET"),
-    CrashPoint("half of an archive file is written", r"fsync .*\.avro\.tmp$", action="halve"),
-    CrashPoint("an archive file is written, not synced", r"fsync .*\.avro\.tmp$"),
-    CrashPoint("an archive file is synced, not named", r"rename .*\.avro\.tmp "),
+    CrashPoint(
+        "half of an archive file is written", r"fsync .*\.avro\.[0-9a-f]{32}\.tmp$", action="halve"
+    ),
+    CrashPoint("an archive file is written, not synced", r"fsync .*\.avro\.[0-9a-f]{32}\.tmp$"),
+    CrashPoint("an archive file is synced, not named", r"rename .*\.avro\.[0-9a-f]{32}\.tmp "),
     CrashPoint("an archive file is named, its name not synced", r"fsync .*/landed=[0-9-]*$"),
     CrashPoint("archived, nothing deleted", "send DELETE"),
     CrashPoint("deleted, the answer not seen", "answered 204 DELETE"),
