@@ -12,5 +12,4 @@ ruff format --check .
 mypy
 lint-imports
 shellcheck ./*.sh .ci/run
-# Half of the time is spent waiting for leases, polls and engines: two processes share the machine.
-pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder "$@"
+pytest "$@"

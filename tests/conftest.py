@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and how they share two processes."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.emulator_process import EmulatorProcess, start_emulator_process
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares servers or engines: a directory with fixtures of its own, else a file."""
-    for item in items:
-        directory = item.path.parent
-        shares = directory.name != "tests" and (directory / "conftest.py").exists()
-        item.add_marker(pytest.mark.xdist_group(directory.name if shares else item.path.stem))
 
 
 @pytest.fixture
