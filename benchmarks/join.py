@@ -5,8 +5,9 @@
 The state functions alone, in one process: no engine, no state over the network, no shuffle. Every bundle has
 as many sends as reports, of which each ends the wait of a send that is some bundles old; one in a thousand
 reports is a redelivery. News are spread and packed, unpacked, joined, and the rows packed, as in the graph.
-CPU is that of the median bundle. ``--remembered`` keys have left before. Bytes are those in the bags, as an
-engine stores and checkpoints them. ``left read`` is the share of visits that read back what has left.
+CPU is that of the median bundle. ``--remembered`` keys have left before, evenly over all of memory. Bytes are
+those in the bags, as an engine stores and checkpoints them. ``left read`` is how many bags with what has left
+a visit reads: a bucket has eight.
 
 Exits with 1 if an open send takes more than a kilobyte.
 """
@@ -26,7 +27,7 @@ import pyarrow as pa
 from schemas.contracts import contract
 from transforms import tables
 from transforms.join_known import KnownBuckets, Spans
-from transforms.join_log import Bags
+from transforms.join_log import LEFT_BAGS, Bags
 from transforms.join_state import Visit
 from transforms.news import News, spread, unpack_news
 
@@ -75,9 +76,16 @@ class _Figures(NamedTuple):
 class _Job:
     """All buckets of a job, and what they are sent."""
 
-    def __init__(self, bucket_count: int) -> None:
+    def __init__(self, bucket_count: int, spans: Spans) -> None:
         self.bucket_count = bucket_count
-        self.bags = [Bags(_ListBag(), _ListBag(), _ListBag()) for _ in range(bucket_count)]
+        self.spans = spans
+        self.heads = [_ListBag() for _ in range(bucket_count)]
+        self.open = [_ListBag() for _ in range(bucket_count)]
+        self.left = [_ListBag() for _ in range(bucket_count * LEFT_BAGS)]
+        self.bags = [
+            Bags(head, waiting, self.left[bucket::bucket_count])
+            for bucket, (head, waiting) in enumerate(zip(self.heads, self.open, strict=True))
+        ]
         self.known = KnownBuckets(bucket_count)
         self.spread_secs: list[float] = []
         self.join_secs: list[float] = []
@@ -91,7 +99,7 @@ class _Job:
         moment_ms = _NOON_MS + sends.stop * 1000 // _RATE
         begun = time.process_time()
         for bucket, packed in parts:
-            visit = Visit(self.bags[bucket], _SPANS, self.known, len(self.bags))
+            visit = Visit(self.bags[bucket], self.spans, self.known, len(self.bags))
             left = visit.arrive(unpack_news(packed), moment_ms)
             self.rows += left.counts["matched_reports"]
         self.join_secs.append(time.process_time() - begun)
@@ -102,14 +110,8 @@ class _Job:
         begun = time.process_time()
         empty = _news(range(0), np.empty(0, dtype=np.int64))
         for bags in self.bags:
-            Visit(bags, _SPANS, self.known, len(self.bags)).arrive(empty, _NOON_MS)
+            Visit(bags, self.spans, self.known, len(self.bags)).arrive(empty, _NOON_MS)
         return time.process_time() - begun
-
-    def stored(self, name: str) -> int:
-        return sum(getattr(bags, name).size for bags in self.bags)
-
-    def reads(self, name: str) -> int:
-        return sum(getattr(bags, name).reads for bags in self.bags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,12 +147,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measured(
     buckets: int, open_sends: int, remembered: int, options: argparse.Namespace
 ) -> _Figures:
-    job = _Job(buckets)
+    # What is remembered is spread over all of memory, as it is in a job that has run for long.
+    memory_ms = (open_sends + remembered) * 1000 // _RATE
+    job = _Job(buckets, _SPANS._replace(memory=memory_ms))
     half = options.bundle // 2
     at = _preloaded(job, open_sends, remembered)
     job.spread_secs.clear()
     job.join_secs.clear()
-    reads, visits = job.reads("left"), job.reads("head")
+    visits, reads = _reads(job.heads), _reads(job.left)
     chance = np.random.default_rng(4)
     for _ in range(options.bundles):
         sends = range(at, at + half)
@@ -159,7 +163,6 @@ def _measured(
         reports[again] = chance.integers(0, max(at - open_sends, 1), int(again.sum()))
         job.bundle(sends, reports)
         at += half
-    visited = job.reads("head") - visits
     return _Figures(
         buckets,
         open_sends,
@@ -167,11 +170,19 @@ def _measured(
         median(job.spread_secs) / (2 * half) * 1e6,
         median(job.join_secs) / (2 * half) * 1e6,
         max(job.join_secs) * 1e3,
-        (job.reads("left") - reads) / visited,
-        job.stored("open") / open_sends,
-        job.stored("left") / max(job.rows, 1),
+        (_reads(job.left) - reads) / (_reads(job.heads) - visits),
+        _bytes(job.open) / open_sends,
+        _bytes(job.left) / max(job.rows, 1),
         job.cold_visits() * 1e3,
     )
+
+
+def _reads(bags: Iterable[_ListBag]) -> int:
+    return sum(bag.reads for bag in bags)
+
+
+def _bytes(bags: Iterable[_ListBag]) -> int:
+    return sum(bag.size for bag in bags)
 
 
 def _preloaded(job: _Job, open_sends: int, remembered: int) -> int:

@@ -63,20 +63,13 @@ class Emulator:
         self._injector = FaultInjector(clock)
         if settings.faults is not None:
             self._injector.plan = RunningPlan(settings.faults, now_ms)
-        authenticator = MnsAuthenticator(
-            keyring, settings.expired_token_code, settings.time_expired_status
-        )
-        service = MnsService(
-            self._store,
-            authenticator,
-            settings.queue,
-            dead_handle_code=settings.dead_handle_code,
-            allow_zero_visibility=settings.allow_zero_visibility,
-        )
+        open_questions = settings.open_questions
+        authenticator = MnsAuthenticator(keyring, settings.uid, open_questions)
+        service = MnsService(self._store, authenticator, settings.queue, open_questions)
         self._mns = MnsEndpoint(service, clock, self._pollers, self._injector, seed)
         self._rpc = RpcEndpoint(
             RpcAuthenticator(keyring),
-            RpcService(keyring, self._center, prefix),
+            RpcService(keyring, self._center, prefix, open_questions),
             clock,
             self._injector,
         )

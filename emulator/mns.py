@@ -15,9 +15,12 @@ from emulator import mns_faults, mns_xml
 from emulator.clock import NO_SKEW, Skew
 from emulator.mns_auth import Caller, MnsAuthenticator, MnsRequest
 from emulator.mns_errors import MnsError
+from emulator.open_questions import OpenQuestions
+from emulator.qps import QpsLimit
 from emulator.queues import (
     DEFAULT_PRIORITY,
     LOWEST_PRIORITY,
+    Depths,
     MessageQueue,
     QueueAttributes,
     QueueStore,
@@ -28,6 +31,7 @@ from emulator.running_plan import RequestFaults
 MAX_BATCH: Final = 16
 _MAX_BATCH_SEND_BYTES: Final = 65_536
 _MAX_LISTED: Final = 1000
+_MAX_QUEUES: Final = 1000  # of an account in a region (doc 128343)
 # What a method on a queue's messages is called in a fault plan.
 _OPERATIONS: Final = {"GET": "receive", "DELETE": "delete", "PUT": "renew", "POST": "send"}
 _QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
@@ -89,9 +93,7 @@ class MnsService:
         store: QueueStore,
         authenticator: MnsAuthenticator,
         defaults: QueueAttributes,
-        *,
-        dead_handle_code: str = "ReceiptHandleError",
-        allow_zero_visibility: bool = False,
+        open_questions: OpenQuestions,
     ) -> None:
         """Serve ``store``.
 
@@ -99,15 +101,13 @@ class MnsService:
             store: the queues.
             authenticator: says who asks.
             defaults: what CreateQueue leaves unsaid.
-            dead_handle_code: ``ReceiptHandleError`` (doc 35138) or ``MessageNotExist`` (27477).
-            allow_zero_visibility: whether ChangeMessageVisibility takes 0 for "visible at once";
-                doc 35142 begins at 1, the Python client lets 0 through.
+            open_questions: how to answer them.
         """
         self._store = store
         self._authenticator = authenticator
         self._defaults = defaults
-        self._dead_handle_code = dead_handle_code
-        self._least_visibility_secs = 0 if allow_zero_visibility else 1
+        self._open = open_questions
+        self._qps = QpsLimit(open_questions.queue_qps)
 
     def answer(
         self,
@@ -138,8 +138,10 @@ class MnsService:
         # A token is for consuming one queue. What it may not do is refused before anything is
         # said about the queue, as observed for a queue name that did not exist.
         if not caller.may_consume(name) or (sends and caller.queue_name is not None):
-            raise MnsError("AccessDeniedByRamPolicy")
+            raise MnsError(self._open.ram_denial_code)
         queue = self._existing(name)
+        if not sends:
+            self._qps.take(name, 1, now_ms)
         match request.method:
             case "GET":
                 return _receive(queue, query, now_ms, faults)
@@ -150,14 +152,20 @@ class MnsService:
             case "PUT":
                 return self._change_visibility(queue, query, now_ms, faults)
             case "POST":
-                return _send(queue, request.body, now_ms)
+                # The root element decides, as on the real service: one path serves both operations.
+                entries = mns_xml.parse_sends(request.body)
+                is_batch = isinstance(entries, list)
+                self._qps.take(name, len(entries) if is_batch else 1, now_ms)
+                return _send(queue, entries, now_ms)
             case _:
                 raise MnsError("InvalidRequestURL")
 
     def _queue(self, asked: _Asked, name: str) -> Answer:
         request, query, caller, now_ms, _, _ = asked
-        if caller.queue_name is not None:
-            raise MnsError("AccessDeniedByRamPolicy")
+        reads_its_own = request.method == "GET" and caller.may_consume(name)
+        may_read = reads_its_own and self._open.allow_token_attributes
+        if caller.queue_name is not None and not may_read:
+            raise MnsError(self._open.ram_denial_code)
         match request.method:
             case "PUT" if _has_flag(query, "metaoverride"):
                 queue = self._existing(name)
@@ -169,9 +177,9 @@ class MnsService:
                 return self._create(asked, name)
             case "GET":
                 queue = self._existing(name)
-                return Answer(200, mns_xml.queue_document(queue, queue.depths(now_ms)))
+                return Answer(200, mns_xml.queue_document(queue, self._depths(queue, now_ms)))
             case "DELETE":
-                self._store.delete(name)
+                self._store.delete(name, now_ms)
                 return Answer(204)
             case _:
                 raise MnsError("InvalidRequestURL")
@@ -185,18 +193,31 @@ class MnsService:
         location = (("location", f"{asked.host_url}/queues/{name}"),)
         queue = self._store.get(name)
         if queue is None:
+            self._require_free_name(name, asked.now_ms)
             self._store.create(name, attributes, asked.now_ms)
             return Answer(201, headers=location)
         if queue.attributes != attributes:
             raise MnsError("QueueAlreadyExist")
         return Answer(204, headers=location)
 
+    def _require_free_name(self, name: str, now_ms: int) -> None:
+        deleted_at_ms = self._store.deleted_at_ms(name)
+        rest_ms = self._open.deleted_queue_secs * 1000
+        if deleted_at_ms is not None and now_ms < deleted_at_ms + rest_ms:
+            raise MnsError("QueueDeletedRecently")
+        if len(self._store) >= _MAX_QUEUES:
+            # The limit is documented, the code is not: this one is for numbers beyond their limits.
+            raise MnsError("InvalidArgument", "the number of queues")
+
+    def _depths(self, queue: MessageQueue, now_ms: int) -> Depths:
+        return Depths(0, 0, 0) if self._open.zero_depths else queue.depths(now_ms)
+
     def _list(self, asked: _Asked) -> Answer:
         request, _, caller, now_ms, host_url, _ = asked
         if request.method != "GET":
             raise MnsError("InvalidRequestURL")
         if caller.queue_name is not None:
-            raise MnsError("AccessDeniedByRamPolicy")
+            raise MnsError(self._open.ram_denial_code)
         headers = request.headers
         wanted = headers.get("x-mns-ret-number", str(_MAX_LISTED))
         count = _number(wanted, "x-mns-ret-number", 1, _MAX_LISTED)
@@ -207,7 +228,7 @@ class MnsService:
         listed: list[mns_xml.QueueMeta] = []
         for name in names[:count]:
             queue = self._existing(name)
-            depths = queue.depths(now_ms) if with_meta else None
+            depths = self._depths(queue, now_ms) if with_meta else None
             listed.append(mns_xml.QueueMeta(f"{host_url}/queues/{name}", queue, depths))
         next_marker = names[count] if len(names) > count else None
         return Answer(200, mns_xml.queue_list_document(listed, next_marker))
@@ -230,7 +251,7 @@ class MnsService:
             raise MnsError("MissingReceiptHandle")
         dead, refused = mns_faults.delete(queue, [handle], now_ms, faults)
         if dead:
-            raise MnsError(self._dead_handle_code)
+            raise MnsError(self._open.dead_handle_code)
         for _, code in refused:
             raise MnsError(code)
         return Answer(204)
@@ -244,7 +265,7 @@ class MnsService:
         dead, refused = mns_faults.delete(queue, handles, now_ms, faults)
         if not (dead or refused):
             return Answer(204)
-        errors = [*((handle, self._dead_handle_code) for handle in dead), *refused]
+        errors = [*((handle, self._open.dead_handle_code) for handle in dead), *refused]
         return Answer(404, mns_xml.handle_errors_document(errors))
 
     def _change_visibility(
@@ -260,11 +281,11 @@ class MnsService:
         timeout = query.get("visibilityTimeout")
         if not timeout:
             raise MnsError("MissingVisibilityTimeout")
-        least = self._least_visibility_secs
+        least = 0 if self._open.allow_zero_visibility else 1
         timeout_secs = _number(timeout, "VisibilityTimeout", least, 43_200)
         received = mns_faults.change_visibility(queue, handle, timeout_secs, now_ms, faults)
         if received is None:
-            raise MnsError(self._dead_handle_code)
+            raise MnsError(self._open.dead_handle_code)
         return Answer(200, mns_xml.visibility_document(received))
 
 
@@ -312,9 +333,9 @@ def _receive(
     return Poll(queue, now_ms + wait_secs * 1000, attempt)
 
 
-def _send(queue: MessageQueue, body: bytes, now_ms: int) -> Answer:
-    # The root element decides, as on the real service: one path serves both operations.
-    entries = mns_xml.parse_sends(body)
+def _send(
+    queue: MessageQueue, entries: mns_xml.MessageEntry | list[mns_xml.MessageEntry], now_ms: int
+) -> Answer:
     if isinstance(entries, mns_xml.MessageEntry):
         sent, text = _send_one(queue, entries, now_ms)
         return Answer(201, mns_xml.sent_document(sent, text))

@@ -12,10 +12,15 @@ from typing import Final, NamedTuple
 from emulator.access import Keyring
 from emulator.clock import NO_SKEW, Skew
 from emulator.mns_errors import MnsError
+from emulator.open_questions import OpenQuestions
 from emulator.running_plan import RequestFaults
 from emulator.signatures import mns_signature, mns_string_to_sign
 
 VERSION: Final = "2015-06-06"
+# An endpoint begins with the id of the account whose queues it serves (docs 27485, 27487).
+_ACCOUNT_HOST: Final = re.compile(r"(?i:([0-9]+)\.mns\.[a-z0-9-]+\.aliyuncs\.com)(:[0-9]+)?")
+# The queues of receipts belong to Alibaba: docs 101641 (mainland), smsreport-mns-intl.
+_SMS_ACCOUNTS: Final = ("1943695596114318", "1493622401794734")
 _ALLOWED_SKEW_MS: Final = 15 * 60 * 1000
 _RFC_1123: Final = re.compile(
     r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} "
@@ -51,20 +56,17 @@ class Caller(NamedTuple):
 class MnsAuthenticator:
     """Verifies requests as the service does, in its order of complaints."""
 
-    def __init__(
-        self, keyring: Keyring, expired_token_code: str, time_expired_status: int = 408
-    ) -> None:
+    def __init__(self, keyring: Keyring, account_id: str, open_questions: OpenQuestions) -> None:
         """Check against ``keyring``.
 
         Args:
             keyring: the keys that exist.
-            expired_token_code: how an expired token is refused; no document says.
-            time_expired_status: 408 by the table of errors (27501), 400 by the page about
-                signatures (27487).
+            account_id: whose key the account's own is.
+            open_questions: how to answer them.
         """
         self._keyring = keyring
-        self._expired_token_code = expired_token_code
-        self._time_expired_status = time_expired_status
+        self._account_id = account_id
+        self._open = open_questions
 
     def authenticate(
         self,
@@ -85,26 +87,29 @@ class MnsAuthenticator:
         headers = request.headers
         key_id, signature = _credentials(headers)
         _require_version(headers)
+        if self._open.check_content_type:
+            _require_xml(headers)
         self._require_fresh_date(headers, now_ms, skew)
         token = self._keyring.token(key_id)
         secret = token.key_secret if token else self._keyring.account_secret(key_id)
         if secret is None:
             raise MnsError("InvalidAccessKeyId")
+        self._require_owner(headers.get("host", ""), is_token=token is not None)
         string_to_sign = mns_string_to_sign(request.method, request.target, headers)
         if mns_signature(secret, string_to_sign) != signature:
             raise MnsError("SignatureDoesNotMatch")
         digest = headers.get("content-md5")
         if digest is not None:
-            _require_digest(digest, request.body)
+            self._require_digest(digest, request.body)
         if token is None:
             return Caller(queue_name=None)
         if headers.get("security-token") != token.security_token:
-            raise MnsError("InvalidSecurityToken")
+            raise MnsError(self._open.expired_token_code)
         if now_ms >= token.expires_at_ms:
-            raise MnsError(self._expired_token_code)
+            raise MnsError(self._open.expired_token_code)
         if faults is not None and faults.revokes_token(now_ms):
             self._keyring.revoke(key_id, now_ms)
-            raise MnsError(self._expired_token_code)
+            raise MnsError(self._open.expired_token_code)
         return Caller(token.queue_name)
 
     def _require_fresh_date(self, headers: dict[str, str], now_ms: int, skew: Skew) -> None:
@@ -115,7 +120,28 @@ class MnsAuthenticator:
         if date_ms is None:
             raise MnsError("InvalidDateHeader")
         if abs(skew.lateness_ms(date_ms, now_ms)) > _ALLOWED_SKEW_MS:
-            raise MnsError("TimeExpired", status=self._time_expired_status)
+            raise MnsError("TimeExpired", status=self._open.time_expired_status)
+
+    def _require_owner(self, host: str, *, is_token: bool) -> None:
+        """Refuse the key of one account at the address of another, whatever it was signed with.
+
+        That the signature comes second is observed. An address that names no account, as that of a
+        local emulator, is everybody's.
+        """
+        named = _ACCOUNT_HOST.fullmatch(host)
+        owners = _SMS_ACCOUNTS if is_token else (self._account_id,)
+        if named is not None and named[1] not in owners:
+            raise MnsError("AccessDenied")
+
+    def _require_digest(self, digest: str, body: bytes) -> None:
+        """Take both forms: the RFC's, and the SDKs' base64 of the hex text."""
+        try:
+            given = base64.b64decode(digest, validate=True)
+        except ValueError:  # of which binascii.Error is one; the other is for text beyond ASCII
+            raise MnsError(self._open.wrong_digest_code) from None
+        md5 = hashlib.md5(body)
+        if given not in (md5.digest(), md5.hexdigest().encode()):
+            raise MnsError(self._open.wrong_digest_code)
 
 
 def _credentials(headers: dict[str, str]) -> tuple[str, str]:
@@ -137,6 +163,14 @@ def _require_version(headers: dict[str, str]) -> None:
         raise MnsError("InvalidVersionHeader")
 
 
+def _require_xml(headers: dict[str, str]) -> None:
+    content_type = headers.get("content-type")
+    if content_type is not None:
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type not in ("text/xml", "application/xml"):
+            raise MnsError("InvalidContentType")
+
+
 @lru_cache(maxsize=64)  # a busy client sends the same second many times
 def _date_ms(date: str) -> int | None:
     if not _RFC_1123.fullmatch(date):
@@ -145,14 +179,3 @@ def _date_ms(date: str) -> int | None:
         return int(parsedate_to_datetime(date).timestamp() * 1000)
     except ValueError:
         return None
-
-
-def _require_digest(digest: str, body: bytes) -> None:
-    """Take both forms: the RFC's, and the SDKs' base64 of the hex text."""
-    try:
-        given = base64.b64decode(digest, validate=True)
-    except ValueError:  # of which binascii.Error is one; the other is for text beyond ASCII
-        raise MnsError("InvalidDigest") from None
-    md5 = hashlib.md5(body)
-    if given not in (md5.digest(), md5.hexdigest().encode()):
-        raise MnsError("InvalidDigest")

@@ -16,7 +16,11 @@ _ERRORS: Final[dict[str, tuple[int, str]]] = {
     "InvalidAccessKeyId": (403, "The access Id you provided is not exist."),
     "InvalidArgument": (400, "The value of {0} is not valid."),
     "InvalidAuthorizationHeader": (400, "The Authorization header format is invalid."),
+    # Known to the Go client; in no table, and so its status is a guess (protocol 1.10).
+    "InvalidContentType": (400, "The Content-Type header is not supported."),
     "InvalidDateHeader": (400, "The Date header format is invalid."),
+    # As doc 27501 spells it.
+    "InvalidDegist": (400, "The Content-MD5 you specified is invalid."),
     "InvalidDigest": (400, "The Content-MD5 you specified is invalid."),
     "InvalidQueryString": (400, "Http request URL contains invalid querystring item {0}."),
     "InvalidQueueName": (400, "The queue name you provided is invalid."),
@@ -30,8 +34,9 @@ _ERRORS: Final[dict[str, tuple[int, str]]] = {
     "MissingReceiptHandle": (400, "The receipt handle is required."),
     "MissingVersionHeader": (400, "The x-mns-version header is required."),
     "MissingVisibilityTimeout": (400, "The visibility timeout is required."),
-    "QpsLimitExceeded": (400, "The qps limit of the queue is exceeded."),
+    "QpsLimitExceeded": (400, "The qps limit of the queue is exceeded"),
     "QueueAlreadyExist": (409, "The queue you want to create already exists."),
+    "QueueDeletedRecently": (400, "The queue you want to create was deleted recently."),
     "QueueNameLengthError": (400, "The queue name must have 1 to 120 characters."),
     "QueueNotExist": (404, "The queue name you provided is not exist."),
     "ReceiptHandleError": (400, "The receipt handle you provide is not valid."),

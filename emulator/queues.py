@@ -299,7 +299,12 @@ class QueueStore:
     def __init__(self, seed: str) -> None:
         """Make an account without queues."""
         self._queues: dict[str, MessageQueue] = {}
+        self._deleted_at_ms: dict[str, int] = {}
         self._seed = seed
+
+    def __len__(self) -> int:
+        """Return how many queues there are."""
+        return len(self._queues)
 
     def get(self, name: str) -> MessageQueue | None:
         """Return the queue of that name, or None."""
@@ -316,9 +321,14 @@ class QueueStore:
         queue.attributes = replace(attributes)
         queue.modified_at_ms = now_ms
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, now_ms: int) -> None:
         """Delete the queue with everything on it; deleting what is not there is fine."""
-        self._queues.pop(name, None)
+        if self._queues.pop(name, None) is not None:
+            self._deleted_at_ms[name] = now_ms
+
+    def deleted_at_ms(self, name: str) -> int | None:
+        """Return when a queue of that name was deleted last, or None."""
+        return self._deleted_at_ms.get(name)
 
     def names(self) -> Iterable[str]:
         """Return all names in order."""

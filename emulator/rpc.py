@@ -15,6 +15,7 @@ from typing import Final
 from emulator.access import Keyring
 from emulator.carrier import DELIVERED, SmsOrder, SmsRecord
 from emulator.clock import BEIJING, beijing_text
+from emulator.open_questions import OpenQuestions
 from emulator.rpc_auth import RpcCall, RpcError
 from emulator.sms_center import DayTotals, SmsCenter
 
@@ -55,11 +56,18 @@ class ServiceRefusal(Exception):  # noqa: N818 (to the transport this is a succe
 class RpcService:
     """Answers verified calls."""
 
-    def __init__(self, keyring: Keyring, center: SmsCenter, queue_prefix: str) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        center: SmsCenter,
+        queue_prefix: str,
+        open_questions: OpenQuestions,
+    ) -> None:
         """Issue tokens from ``keyring`` for ``<queue_prefix><message type>``, send by ``center``."""
         self._keyring = keyring
         self._center = center
         self._queue_prefix = queue_prefix
+        self._is_of_2017 = open_questions.details_of_2017
         self._actions = {
             "QueryTokenForMnsQueue": self._query_token,
             "SendSms": self._send_sms,
@@ -146,8 +154,11 @@ class RpcService:
         _require_recent(day, now_ms)
         records = self._center.details(number, day, given.get("BizId") or None)
         shown = records[(page - 1) * size : page * size]
+        totals: Json = {"TotalCount": str(len(records))}
+        if self._is_of_2017:
+            totals = {"TotalCount": len(records), "TotalPage": -(-len(records) // size)}
         return {
-            "TotalCount": str(len(records)),
+            **totals,
             "SmsSendDetailDTOs": {"SmsSendDetailDTO": [_detail(each, now_ms) for each in shown]},
         }
 

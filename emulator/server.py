@@ -31,16 +31,23 @@ class _Server(uvicorn.Server):
         self._emulator = emulator
         self._ready_line = ready_line
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told_to_stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         print(self._ready_line, flush=True)  # noqa: T201 (the one line that is promised)
 
+    async def main_loop(self) -> None:
+        # Uvicorn's own looks ten times a second whether it should stop.
+        if not await self.on_tick(0):
+            await self._told_to_stop.wait()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._emulator.stop_waiting)
+            self._loop.call_soon_threadsafe(self._told_to_stop.set)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,20 +8,19 @@ from dataclasses import dataclass, field, fields
 from importlib import resources
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from emulator.carrier import CarrierRates
 from emulator.faults import FaultPlan, FaultPlanError, parse_plan
-from emulator.queues import QueueAttributes
-
-EXPIRED_TOKEN_CODES: Final = (
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "InvalidSecurityToken",
-    "SecurityTokenExpired",
+from emulator.open_questions import (
+    DEAD_HANDLE_CODES,
+    EXPIRED_TOKEN_CODES,
+    RAM_DENIAL_CODES,
+    TIME_EXPIRED_STATUSES,
+    WRONG_DIGEST_CODES,
+    OpenQuestions,
 )
-TIME_EXPIRED_STATUSES: Final = (400, 408)
-DEAD_HANDLE_CODES: Final = ("MessageNotExist", "ReceiptHandleError")
+from emulator.queues import QueueAttributes
 
 
 class SettingsError(Exception):
@@ -50,10 +49,7 @@ class EmulatorSettings:
     key_id: str = "emulator-key-id"
     key_secret: str = field(default="emulator-key-secret", repr=False)
     token_lifetime_secs: int = 600
-    expired_token_code: str = "AccessDenied"  # noqa: S105 (an error code)
-    time_expired_status: int = 408
-    dead_handle_code: str = "ReceiptHandleError"
-    allow_zero_visibility: bool = False
+    open_questions: OpenQuestions = OpenQuestions()
     queue: QueueAttributes = QueueAttributes()
     carrier: CarrierRates = CarrierRates()
     traffic: TrafficSettings = TrafficSettings()
@@ -91,10 +87,9 @@ def parse_settings(argv: Sequence[str]) -> EmulatorSettings:
         key_id=flags.key_id,
         key_secret=flags.key_secret,
         token_lifetime_secs=flags.token_lifetime_secs,
-        expired_token_code=flags.expired_token_code,
-        time_expired_status=flags.time_expired_status,
-        dead_handle_code=flags.dead_handle_code,
-        allow_zero_visibility=flags.allow_zero_visibility,
+        open_questions=OpenQuestions(
+            **{question.name: getattr(flags, question.name) for question in fields(OpenQuestions)}
+        ),
         queue=QueueAttributes(
             retention_secs=flags.retention_secs,
             visibility_timeout_secs=flags.visibility_timeout_secs,
@@ -139,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         f"may hold), or one that comes along: {', '.join(sorted(_ready_made_plans()))}")  # fmt: skip
     add("--token_lifetime_secs", type=_IntBetween(1, 86_400), default=defaults.token_lifetime_secs,
         help="how long a queue token lives")  # fmt: skip
-    _add_open_questions(parser, defaults)
+    _add_open_questions(parser, defaults.open_questions)
     queues = parser.add_argument_group("the two queues, and what CreateQueue leaves unsaid")
     queues.add_argument("--visibility_timeout_secs", type=_IntBetween(1, 43_200),
                         default=defaults.queue.visibility_timeout_secs,
@@ -166,17 +161,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_open_questions(parser: argparse.ArgumentParser, defaults: EmulatorSettings) -> None:
+def _add_open_questions(parser: argparse.ArgumentParser, defaults: OpenQuestions) -> None:
     add = parser.add_argument_group("where Alibaba's documents are silent or disagree").add_argument
     add("--expired_token_code", choices=EXPIRED_TOKEN_CODES, default=defaults.expired_token_code,
-        help="how MNS refuses an expired token (undocumented)")  # fmt: skip
+        help="how MNS refuses an expired or wrong token (undocumented)")  # fmt: skip
     add("--time_expired_status", type=int, choices=TIME_EXPIRED_STATUSES,
         default=defaults.time_expired_status,
         help="status of TimeExpired, for a clock more than 15 minutes off (docs 27487, 27501)")  # fmt: skip
     add("--dead_handle_code", choices=DEAD_HANDLE_CODES, default=defaults.dead_handle_code,
         help="how a receipt handle that is no longer good is refused (docs 27477, 35138)")  # fmt: skip
+    add("--wrong_digest_code", choices=WRONG_DIGEST_CODES, default=defaults.wrong_digest_code,
+        help="how a wrong Content-MD5 is refused: as observed, or as doc 27501 spells it")  # fmt: skip
+    add("--ram_denial_code", choices=RAM_DENIAL_CODES, default=defaults.ram_denial_code,
+        help="how a token is refused that asks for too much: as observed, or as of doc 27501")  # fmt: skip
     add("--allow_zero_visibility", action="store_true",
         help="let ChangeMessageVisibility take 0 for at once; doc 35142 begins at 1")  # fmt: skip
+    add("--allow_token_attributes", action="store_true",
+        help="let a token call GetQueueAttributes of its queue (undocumented)")  # fmt: skip
+    add("--check_content_type", action="store_true",
+        help="refuse a Content-Type that is no XML with InvalidContentType (Go client only)")  # fmt: skip
+    add("--zero_depths", action="store_true",
+        help="count no messages in GetQueueAttributes, as the documents of 2025 announce")  # fmt: skip
+    add("--deleted_queue_secs", type=_IntBetween(0, 86_400), default=defaults.deleted_queue_secs,
+        help="how long a deleted queue's name is QueueDeletedRecently (no document says)")  # fmt: skip
+    add("--queue_qps", type=_IntBetween(0, 1_000_000), default=defaults.queue_qps,
+        help="requests per second and queue before QpsLimitExceeded: 3000 once, soft today "
+        "(doc 128343); 0 sets no limit")  # fmt: skip
+    add("--details_of_2017", action="store_true",
+        help="QuerySendDetails tells TotalCount as a number, and TotalPage, as in 2017")  # fmt: skip
 
 
 def _add_carrier_flags(parser: argparse.ArgumentParser, defaults: CarrierRates) -> None:

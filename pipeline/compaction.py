@@ -14,6 +14,7 @@ from typing import Final
 from pipeline.catalog import Catalog, Commit, DataFile
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError
+from pipeline.stopping import given_up_to_stop
 from transforms import tables
 from transforms.moments import to_ms
 from transforms.tables import LARGE_FILE_ROWS, Table, WrittenFile, merge_files
@@ -39,11 +40,12 @@ def compact(catalog: Catalog, as_of: datetime) -> int:
     Raises:
         OutputError: the dataset cannot be written, or a file of it is damaged; it is as it was.
         LedgerError: files hold other numbers of rows than the catalog says; they are as they were.
+        GivenUpError: a stop did not wait for it; they are as they were.
     """
     attempt = uuid.uuid4().hex
     merged = []
     removed: list[str] = []
-    with operators_sentences(catalog.dataset):
+    with given_up_to_stop(), operators_sentences(catalog.dataset):
         for table in GROWING:
             for files in _of_one_size(catalog, table):
                 paths = [file.path for file in files]

@@ -26,6 +26,7 @@ from pipeline.graph import BoundedInput, bounded_graph, replay_graph
 from pipeline.graph_faults import operators_sentences
 from pipeline.ledger import LedgerError, require_balance
 from pipeline.send_log_slices import consumed_up_to, send_log_slices
+from pipeline.stopping import given_up_to_stop
 from transforms import tables
 from transforms.archive import ArchiveError, ArchiveFile, list_archive
 from transforms.decode_query import QUERY_MESSAGE_TYPE
@@ -42,8 +43,8 @@ from transforms.tables import NOTHING_WRITTEN, Written
 _ROWS_PER_BUCKET: Final = 100_000
 # A unit is decoded by one worker at a time; larger ones save files, smaller ones spread the work.
 _MESSAGES_PER_UNIT: Final = 125_000
-# One commit per so many messages: a backlog makes progress that a crash cannot undo, and a stop, which waits
-# for the epoch at hand, takes some ten seconds.
+# One commit per so many messages, some ten seconds of work: a backlog makes progress that neither a crash nor
+# a stop, which does not wait for ever, undoes.
 _MESSAGES_PER_EPOCH: Final = 1_000_000
 # What a send takes in a file of its kind, roughly; only the number of buckets depends on it.
 _BYTES_PER_SEND: Final = {".jsonl": 250, ".avro": 60, ".parquet": 60}
@@ -204,10 +205,12 @@ def run_epoch(
     Raises:
         OutputError: the dataset cannot be written; nothing was committed.
         LedgerError: the counts do not add up; nothing was committed.
+        GivenUpError: a stop did not wait for it; nothing was committed.
     """
     given = epoch_input(catalog, new, as_of)
     attempt = uuid.uuid4().hex
-    manifest = run_bounded_graph(catalog.staging(attempt), settings, given)
+    with given_up_to_stop():
+        manifest = run_bounded_graph(catalog.staging(attempt), settings, given)
     commit = Commit(
         kind="run",
         as_of_ms=to_ms(as_of),

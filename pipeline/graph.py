@@ -80,7 +80,8 @@ def streaming_graph(
 ) -> None:
     """Queues and subscriptions to sinks, for ever; the steps up to the join are fused with the source."""
     run_id, clock = streaming.run_id, streaming.clock
-    received = pipeline | "ReadInboxes" >> ReadInboxes(inboxes, streaming.reading, run_id=run_id)
+    read = ReadInboxes(inboxes, streaming.reading, run_id=run_id, clock=clock)
+    received = pipeline | "ReadInboxes" >> read
     usable = received | "LimitFailures" >> LimitFailures(streaming.limit, clock, run_id=run_id)
     archived = usable | "ArchiveRaw" >> ArchiveRaw(streaming.archive, clock, run_id=run_id)
 

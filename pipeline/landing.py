@@ -85,7 +85,9 @@ class Standing(NamedTuple):
     token_expires_at: Mapping[str, datetime]
     """When the token at hand ends."""
     failed_share: Mapping[str, float]
-    """Of the last messages (``FailureLimit.window_messages``), the share that cannot be decoded, 0-1."""
+    """Of the last messages (``FailureLimit.window_messages``), the share that cannot be decoded, 0-1.
+
+    Of several processes, each of which sees its part of them, the highest."""
 
 
 def together(standings: Sequence[Standing]) -> Standing:
@@ -205,7 +207,7 @@ class Landing:
         with beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline:
             (
                 pipeline
-                | "ReadInboxes" >> ReadInboxes([inbox], reading, run_id=run_id)
+                | "ReadInboxes" >> ReadInboxes([inbox], reading, run_id=run_id, clock=self._clock)
                 | "LimitFailures" >> LimitFailures(self._limit, self._clock, run_id=run_id)
                 | "ArchiveRaw" >> ArchiveRaw(self._archive, self._clock, run_id=run_id)
             )

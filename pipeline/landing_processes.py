@@ -149,8 +149,11 @@ class LandingProcesses:
         processes: int,
         limit: FailureLimit = DEFAULT_LIMIT,
     ) -> None:
-        """Start ``processes - 1`` children; settings hold no secrets, keys come from the environment."""
-        parts = LandingParts(settings, archive, clock, limit)
+        """Start ``processes - 1`` children; settings hold no secrets, keys come from the environment.
+
+        Each process has its share of ``limit``: together they let no more pass than one would.
+        """
+        parts = LandingParts(settings, archive, clock, limit.shared_by(processes))
         self._stop_patience_secs = settings.stop_secs + _LEAVING_SECS
         self._landing = Landing(*parts)
         self._children = [_Child(parts) for _ in range(processes - 1)]

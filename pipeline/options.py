@@ -46,7 +46,7 @@ _MNS_FLAGS: Final = {
     "renewal_margin_secs": "a lease is renewed when less than this is left of it",
     "max_hold_secs": "a message held longer goes back to its queue",
     "start_tries": "tries before giving up on a service that has never answered",
-    "stop_secs": "how long SIGTERM waits for answers of the queues",
+    "stop_secs": "how long SIGTERM waits for answers of the queues, and for the epoch at hand",
 }
 
 

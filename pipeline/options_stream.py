@@ -376,6 +376,9 @@ def _subscriptions(
         raise ValueError("--send_log_subscription names one twice: name each once")
     if flink is None:
         return tuple(map(PubSubSettings, names))
+    # Twice, since checkpoints take time, and messages wait ahead of the bundle. No longer: where a task moves
+    # and its old worker lives on, that one keeps for so long what it has handed out, and reports wait, and
+    # may leave, without these sends.
     hold_secs = max(PubSubSettings.max_hold_secs, 2 * flink.longest_unacknowledged_secs)
     return tuple(
         PubSubSettings(name, readers=flink.parallelism, max_hold_secs=hold_secs) for name in names

@@ -9,6 +9,7 @@ from pipeline.breaker_mark import heed_mark, leave_mark
 from pipeline.catalog import Catalog
 from pipeline.compaction import compact
 from pipeline.epochs import (
+    NewInput,
     archive_files,
     epochs_of,
     find_new_input,
@@ -25,7 +26,7 @@ from pipeline.metrics import served
 from pipeline.mns.settings import Until
 from pipeline.offers import take_offers
 from pipeline.options import RunOptions
-from pipeline.stopping import is_stop_requested, stopping_on_signals
+from pipeline.stopping import GivenUpError, is_stop_requested, stopping_on_signals
 from pipeline.summary import status_line, troubles_of
 from transforms.archive import ArchiveFile, delete_unfinished_files
 from transforms.decode_query import QUERY_MESSAGE_TYPE
@@ -55,20 +56,23 @@ def run(
         OperatorError: only the operator can help; what was archived stays archived.
     """
     with (
-        stopping_on_signals(_STOPPING),
+        # From the same moment: what is read has as long to come to an end as what is processed.
+        stopping_on_signals(_STOPPING, options.mns.stop_secs),
         Catalog(options.job.dataset, clock) as catalog,
         _landing(options, clock) as landing,
     ):
         job = _MainJob(options, catalog, landing, clock, say)
         with _metrics(options, job.snapshot, say):
             job.look_back()
+            if is_stop_requested():
+                return job.finished()
             heed_mark(options.job.archive, options.failure_limit.share)
             say(f"queues: reading {', '.join(options.mns.queues)}")
             round_secs = options.epoch_secs if options.follow else _DRAIN_SECS
             until = Until(empty=not options.follow, max_secs=round_secs)
             while True:
                 began = clock()
-                # Who follows sees an epoch every few seconds; a long drain tells how far it is.
+                # Who follows sees an epoch and a status every few seconds; a long drain tells how far it is.
                 job.land(until, tells=not options.follow)
                 is_drained = clock() - began < timedelta(seconds=round_secs)
                 job.process()
@@ -100,7 +104,8 @@ class _MainJob:
         self._clock = clock
         self._say = say
         self._landed_from: date | None = None
-        self._status_at: datetime | None = None
+        # Who follows is told at once that all is well; a drain may be over before it is worth a line.
+        self._status_at = None if options.follow else clock()
         self._troubles: Set[str] = frozenset()
         self._has_commits = catalog.has_commits()
         self._failures = 0
@@ -134,6 +139,8 @@ class _MainJob:
                     f"queues: {so_far['received']:,} received, {so_far['archived']:,} archived, "
                     f"{so_far['acknowledged']:,} acknowledged"
                 )
+            if tells:
+                self.tell_status()
 
         self._health.begin_read(self._clock())
         try:
@@ -190,10 +197,26 @@ class _MainJob:
             self._landed_from = (as_of - timedelta(days=1)).date()
             return
         if is_stop_requested() and new.messages > _WORTH_A_LINE:
-            self._say(f"epoch: {new.messages:,} archived messages are left for the next start")
+            self._tell_what_is_left()
             return
+        epochs = self._health.counts.epochs
+        try:
+            self._run_epochs(new, as_of)
+        except GivenUpError:
+            has_sends = bool(new.send_log) and self._health.counts.epochs == epochs
+            self._tell_what_is_left("given up to stop in time; ", has_sends=has_sends)
+
+    def _run_epochs(self, new: NewInput, as_of: datetime) -> None:
+        """Commit one after the other, until a stop is requested.
+
+        Raises:
+            GivenUpError: it was requested, and did not wait for what was not committed.
+        """
         done = 0
         for batch in epochs_of(new):
+            if is_stop_requested() and done:
+                self._tell_what_is_left()
+                return
             if batch.messages >= _WORTH_A_LINE:
                 self._say(f"epoch: processing {batch.messages:,} messages")
             epoch = run_epoch(self._catalog, self._settings, batch, as_of)
@@ -207,11 +230,17 @@ class _MainJob:
                 f"{epoch['matched_reports']:,} matched, {epoch['orphan_reports']:,} orphans, "
                 f"{epoch['waiting_after']:,} waiting, {epoch['failed_messages']:,} failed"
             )
-            compact(self._catalog, as_of)
-            if is_stop_requested():
-                return
+            if not is_stop_requested():
+                compact(self._catalog, as_of)
         # The whole archive is looked through until all of it is read; only recent days can grow after that.
         self._landed_from = (as_of - timedelta(days=1)).date()
+
+    def _tell_what_is_left(self, what: str = "", *, has_sends: bool = False) -> None:
+        messages = self.snapshot().unprocessed_messages
+        self._say(
+            f"epoch: {what}{messages:,} archived messages{' and new sends' if has_sends else ''} are left "
+            "for the next start"
+        )
 
     def tell_status(self) -> None:
         """Say in a line how the run is doing: once a minute, and at once when trouble comes or goes."""

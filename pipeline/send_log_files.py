@@ -152,6 +152,10 @@ class SendLogFilesInbox:
         with self._changed:
             return self._oldest_enqueued_at()
 
+    def token_expires_at(self) -> datetime | None:
+        """Return None: files need none."""
+        return None
+
     def acknowledge(self, leases: Sequence[int]) -> None:
         """Note that lines need not come again; never raises."""
         with self._changed:

@@ -14,6 +14,8 @@ the topic has an Avro schema with the encoding BINARY, a record of that schema.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import TimeoutError as LateError
+from concurrent.futures import wait
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
@@ -39,17 +41,19 @@ class SendLogTopic:
     Sends of one ``biz_id`` keep their order where the subscription asks for it.
     """
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, *, answer_secs: float = _ANSWER_SECS) -> None:
         """Look at the topic.
 
         Args:
             topic: its full name, ``projects/<project>/topics/<id>``.
+            answer_secs: how long an append waits until Pub/Sub has its messages.
 
         Raises:
             ValueError: its schema is none for sends.
             OSError: Pub/Sub cannot be asked.
         """
         self._topic: Final = topic
+        self._answer_secs: Final = answer_secs
         options = PublisherOptions(enable_message_ordering=True)
         try:
             self._publisher = PublisherClient(publisher_options=options)
@@ -78,7 +82,7 @@ class SendLogTopic:
 
         Raises:
             ValueError: a value that the pipeline would refuse; the text names the field, never the value.
-            OSError: Pub/Sub has not said that it has them all. To append them once more does no harm.
+            OSError: Pub/Sub has not said in time that it has them all. To append them once more does no harm.
         """
         self.append_all(
             entries_of(
@@ -119,18 +123,21 @@ class SendLogTopic:
             (biz_id, self._publisher.publish(self._topic, body, ordering_key=biz_id))
             for biz_id, body in bodies
         ]
-        failure: Exception | None = None
+        wait([answer for _, answer in answers], timeout=self._answer_secs)
+        failures: dict[str, BaseException] = {}
         for biz_id, answer in answers:
-            try:
-                answer.result(timeout=_ANSWER_SECS)
-            except (GoogleAPIError, GoogleAuthError, LateError) as error:
-                failure = error
-                # Whatever has this key is refused until it is told to go on.
+            failure = answer.exception() if answer.done() else LateError()
+            if failure is not None:
+                failures.setdefault(biz_id, failure)  # the first one is the cause of the others
+        for biz_id in failures:
+            # Whatever has a key that failed is refused until it is told to go on. A key that still goes on
+            # is a RuntimeError: its answer is only late, or another thread has told it.
+            with suppress(RuntimeError):
                 self._publisher.resume_publish(self._topic, biz_id)
-        if failure is not None:
+        if failures:
             # Its text may quote the message.
-            reason = type(failure).__name__
-            raise OSError(f"not all sends were published to {self._topic}: {reason}") from None
+            reason = type(next(iter(failures.values()))).__name__
+            raise OSError(f"not all sends were published to {self._topic}: {reason}")
 
     def close(self) -> None:
         """Let go of the connection; nothing is waiting to be published."""

@@ -13,12 +13,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Final
+
+# What is given up may wait on its way out for helpers of its own that nobody can interrupt: not for longer.
+_WAY_OUT_SECS: Final = 5.0
+_LEAVING: Final = b"stopping: what was not committed is left for the next start\n"
+
+
+class GivenUpError(KeyboardInterrupt):
+    """Raised in what may be given up, once a request to stop has waited for it long enough.
+
+    An interrupt, so that nothing on its way takes it for a failure of its own.
+    """
 
 
 class _Stopping:
-    """The flag."""
+    """The flags."""
 
     requested = False
+    # Only the main thread, in which signals are handled, looks at these.
+    has_waited = False
+    may_give_up = False
 
 
 def request_stop() -> None:
@@ -33,16 +48,49 @@ def is_stop_requested() -> bool:
 
 def forget_stop() -> None:
     """Take the request back, so that reading may begin again."""
-    _Stopping.requested = False
+    _Stopping.requested = _Stopping.has_waited = False
 
 
 @contextmanager
-def stopping_on_signals(line: bytes) -> Iterator[None]:
+def given_up_to_stop() -> Iterator[None]:
+    """Give up what runs in the context once a request to stop has waited for it long enough.
+
+    It may be left anywhere, so it must not matter to anybody until the context has ended. For the main
+    thread, within :func:`stopping_on_signals`; elsewhere nothing is given up.
+
+    Raises:
+        GivenUpError: the request has waited long enough, perhaps before the context was entered.
+    """
+    _Stopping.may_give_up = True
+    try:
+        if _Stopping.has_waited:
+            raise GivenUpError("given up to stop")
+        yield
+    finally:
+        _Stopping.may_give_up = False
+
+
+@contextmanager
+def stopping_on_signals(line: bytes, patience_secs: float | None = None) -> Iterator[None]:
     """On SIGTERM and Ctrl-C, ask to stop and say ``line``; the second time, leave at once.
+
+    So long after the request, what runs in :func:`given_up_to_stop` is given up; None waits for it.
 
     Raises:
         KeyboardInterrupt: somebody asked twice.
     """
+    before = {signal.SIGALRM: signal.getsignal(signal.SIGALRM)}
+
+    def give_up(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
+        is_on_its_way, _Stopping.has_waited = _Stopping.has_waited, True
+        if not _Stopping.may_give_up:
+            return
+        if is_on_its_way:
+            with suppress(BrokenPipeError):
+                os.write(sys.stderr.fileno(), _LEAVING)
+            os._exit(0)
+        # With a text: Beam turns an interrupt without one into another exception.
+        raise GivenUpError("given up to stop")
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
         if is_stop_requested():
@@ -53,11 +101,19 @@ def stopping_on_signals(line: bytes) -> Iterator[None]:
         # Not through a buffered stream: the signal may have come in the middle of a write to it.
         with suppress(BrokenPipeError):  # nobody reads on
             os.write(sys.stderr.fileno(), line)
+        if patience_secs is not None:
+            # A timer of the system: a thread must not be started from here, where its lock may be held.
+            signal.signal(signal.SIGALRM, give_up)
+            signal.setitimer(signal.ITIMER_REAL, patience_secs, _WAY_OUT_SECS)
 
     forget_stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
+        if signal.getsignal(signal.SIGALRM) is give_up:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        _Stopping.has_waited = False
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,7 +24,7 @@ from pipeline.sinks.topics import Topics, WriteToTopics
 from pipeline.stream_elsewhere import run_on_dataflow
 from pipeline.stream_on_flink import run_on_flink
 from pipeline.stream_on_prism import run_on_prism
-from transforms.archive import ArchiveError, require_writable_archive
+from transforms.archive import ArchiveError, list_archive, require_writable_archive
 from transforms.file_store import is_url
 
 
@@ -76,16 +76,37 @@ def plan(options: StreamOptions) -> list[str]:
             f" at {options.flink.master}, {options.flink.parallelism} tasks, a checkpoint every "
             f"{options.flink.checkpointing_interval_ms / 1000:g} s"
         )
-        if options.flink.savepoint_path:
-            engine += f", going on from {options.flink.savepoint_path}"
     return [
         f"plan: queues    {', '.join(options.mns.queues)}",
         f"plan: send log  {', '.join(send_log) or 'none: reports leave at once, as orphans'}",
         f"plan: archive   {options.archive}",
         f"plan: join      patience {patience}, memory {memory}, {options.joining.bucket_count} buckets",
+        f"plan: state     {_state(options)}",
         f"plan: sinks     {', '.join(place for place in places if place)}",
         f"plan: engine    {engine}",
     ]
+
+
+def _state(options: StreamOptions) -> str:
+    """Where the join begins: a command that is merely repeated has lost what was open."""
+    if options.flink is not None and options.flink.savepoint_path:
+        return f"goes on from {options.flink.savepoint_path}"
+    if not _has_messages(options.archive):
+        return "new"
+    ways = "sms-receipts backfill makes tables of the archive"
+    if options.flink is not None:
+        ways = f"--savepoint_path goes on from them, {ways}"
+    return f"new, though the archive has messages: the sends and reports that waited are not known ({ways})"
+
+
+def _has_messages(archive: str) -> bool:
+    """Whether an archive on this machine has messages; of another one nothing is known."""
+    if is_url(archive):
+        return False
+    try:
+        return bool(list_archive(archive, choose=lambda paths: paths[:1]))
+    except ArchiveError:
+        return False
 
 
 def _reading(options: StreamOptions) -> Reading:

@@ -1,16 +1,20 @@
 """The streaming job on Beam's Prism: for trials, since nothing of it outlives the process."""
 
+import io
 import logging
 import signal
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from datetime import datetime, timedelta
 from threading import Event
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import apache_beam as beam
 import grpc
 from apache_beam.runners.runner import PipelineResult, PipelineState
+from typing_extensions import override
 
 from pipeline.beam_log import unlogged
 from pipeline.errors import EngineError
@@ -23,8 +27,12 @@ from transforms.tally import Tally, close_tally, tally_of
 _STOPPING: Final = b"stopping: what was received is joined and written, the rest is given back\n"
 _LOOK_SECS: Final = 0.5
 _STATUS_EVERY: Final = timedelta(seconds=10)
-_OF_SOURCE: Final = ("received", "redelivered", "archived", "acknowledged", "released")
-_SAID_BY_SOURCE: Final = {"received_messages", "redelivered_messages", "archived_messages"}
+# What became of the messages: exact, and known to the end, where Beam's counters end with the last bundle.
+_OF_TALLY: Final = (
+    "received", "redelivered", "archived", "archive_files", "acknowledged", "unacknowledged", "unconfirmed",
+    "released", "lost_leases", "receive_faults",
+)  # fmt: skip
+_COUNTED_BY_TALLY: Final = {"inboxes", "archive"}
 _ENDED: Final = """\
 {counts}
 
@@ -94,10 +102,34 @@ def _quiet_prism() -> Iterator[None]:
     for handler in handlers:
         handler.addFilter(is_shown)
     try:
-        yield
+        # Beam's worker prints there what it logs as well.
+        with redirect_stderr(_Untold(sys.stderr)):
+            yield
     finally:
         for handler in handlers:
             handler.removeFilter(is_shown)
+
+
+class _Untold(io.TextIOBase):
+    """Leaves out texts about what is said in a sentence at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._has_left_out = False
+
+    @override
+    def write(self, text: str, /) -> int:
+        ends_it = self._has_left_out and text == "\n"  # print writes it by itself
+        self._has_left_out = sentence_in(text) is not None
+        return len(text) if ends_it or self._has_left_out else self._stream.write(text)
+
+    @override
+    def flush(self) -> None:
+        self._stream.flush()
+
+    @override
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def _follow(
@@ -133,7 +165,7 @@ def _state(result: PipelineResult) -> str:
 
 
 def _finished(result: PipelineResult, tally: Tally) -> Mapping[str, int]:
-    """Return Beam's counters of a job that has ended; raise what ended it, if something did."""
+    """Return the counters of a job that has ended, by name; raise what ended it, if something did."""
     try:
         result.wait_until_finish()
     except RuntimeError as failure:
@@ -141,20 +173,19 @@ def _finished(result: PipelineResult, tally: Tally) -> Mapping[str, int]:
         sentence = sentence_in(f"{type(tally.failure).__name__}: {tally.failure}\n")
         raise (sentence or sentence_in(str(failure)) or failure) from None
     counters: list[Any] = result.metrics().query()["counters"]
-    # Beam's own have URNs for names.
-    return {
-        name: counter.committed or 0
-        for counter in counters
-        if ":" not in (name := counter.key.metric.name)
-    }
+    counts: Counter[str] = Counter()
+    for counter in counters:
+        metric = counter.key.metric
+        # Beam's own have URNs for names.
+        if ":" not in metric.name and metric.namespace not in _COUNTED_BY_TALLY:
+            counts[metric.name] += counter.committed or 0
+    return counts
 
 
 def _counts(counters: Mapping[str, int], tally: Tally) -> str:
-    of_source = {name: tally.counts().get(name, 0) for name in _OF_SOURCE}
-    counts = of_source | {
-        name: count for name, count in sorted(counters.items()) if name not in _SAID_BY_SOURCE
-    }
-    return "\n".join(f"{name.replace('_', ' '):<22}{count:>12,}" for name, count in counts.items())
+    of_messages = tally.counts()
+    lines = [(name, of_messages.get(name, 0)) for name in _OF_TALLY] + sorted(counters.items())
+    return "\n".join(f"{name.replace('_', ' '):<28}{count:>12,}" for name, count in lines)
 
 
 def _line(failure: BaseException) -> str:

@@ -1,5 +1,6 @@
 """A run in words: a line on how it is doing, and at its end one per count, and whether they add up."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -11,6 +12,8 @@ _SILENT_SECS: Final = 120.0  # a long poll takes 30 s at most
 _FAILED_SHARE: Final = 0.1
 _UNDELETED_SHARE: Final = 0.01
 _BEHIND_SECS: Final = 900.0
+# So many reasons to fail have their number on it; metrics and the summary have all.
+_REASONS: Final = 3
 
 
 class Line(NamedTuple):
@@ -22,15 +25,53 @@ class Line(NamedTuple):
 
 
 def status_line(snapshot: Snapshot) -> str:
-    """Tell how a run is doing: ok or what is wrong, then what it has done."""
-    landed, failed = snapshot.landed, snapshot.processed.get("failed_messages", 0)
+    """Tell how a run is doing: ok or what is wrong, what became of the messages, and how far behind it is."""
     troubles = "; ".join(troubles_of(snapshot).values())
-    behind = snapshot.oldest_unprocessed_secs
-    return (
-        f"status: {f'TROUBLE: {troubles}' if troubles else 'ok'} | {landed.received:,} received, "
-        f"{landed.acknowledged:,} deleted, {landed.redelivered:,} redelivered, {failed:,} failed | "
-        f"tables {f'{_span(behind)} behind' if behind else 'up to date'}"
+    return " | ".join(
+        (
+            f"status: {f'TROUBLE: {troubles}' if troubles else 'ok'}",
+            f"queues: {_queues(snapshot)}",
+            f"tables: {_tables(snapshot)}",
+        )
     )
+
+
+def _queues(snapshot: Snapshot) -> str:
+    """What was received and what became of it; the oldest that is at hand; how long tokens are good."""
+    landed, held = snapshot.landed, snapshot.oldest_held_secs
+    deleted = landed.acknowledged + landed.unconfirmed
+    # Cut off, not rounded: all is only said of all.
+    share = 10_000 * deleted // landed.received / 100 if landed.received else 100
+    parts = [
+        f"{landed.received:,} received, {landed.archived:,} archived, "
+        f"{deleted:,} deleted ({share:g}%), {landed.redelivered:,} redelivered"
+    ]
+    if held:
+        parts.append(f"oldest at hand {_span(held)}")
+    if snapshot.token_secs:
+        parts.append(f"token good for {_span(max(0.0, min(snapshot.token_secs.values())))}")
+    return ", ".join(parts)
+
+
+def _tables(snapshot: Snapshot) -> str:
+    """What became of the records, and how old the oldest message is that is not among them."""
+    count = Counter(snapshot.processed)
+    parts = [f"{count['matched_reports']:,} matched"]
+    if snapshot.epochs:  # the tables tell, and they are read by epochs
+        parts.append(f"{count['waiting_after']:,} waiting, {count['open_after']:,} open")
+    parts.append(f"{count['failed_messages']:,} failed{_reasons(count)}")
+    behind = snapshot.oldest_unprocessed_secs
+    parts.append(f"{_span(behind)} behind" if behind else "up to date")
+    return ", ".join(parts)
+
+
+def _reasons(count: Counter[str]) -> str:
+    """The most frequent reasons to fail."""
+    failed = Counter({name: count[name] for name in count if name.startswith("failed/")})
+    most = [(name.removeprefix("failed/"), number) for name, number in failed.most_common(_REASONS)]
+    others = failed.total() - sum(number for _, number in most)
+    reasons = [f"{number:,} {name}" for name, number in (*most, ("others", others)) if number]
+    return f" ({', '.join(reasons)})" if reasons else ""
 
 
 def troubles_of(snapshot: Snapshot) -> dict[str, str]:

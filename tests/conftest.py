@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 
 from tests.emulator_process import EmulatorProcess, start_emulator_process
+
+TESTS = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for its groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share tests out between processes: those of a file together, or of a directory with servers of its own.
+
+    Engines, which mostly wait, come first; the simulation keeps every core busy, and comes last.
+    """
+    items.sort(key=lambda item: {"engines": -1, "simulation": 1}.get(_group(item.path), 0))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+
+
+@cache
+def _group(file: Path) -> str:
+    has_servers = file.parent != TESTS and (file.parent / "conftest.py").exists()
+    is_one = has_servers or file.parent.name == "simulation"
+    return str((file.parent if is_one else file).relative_to(TESTS))
 
 
 @pytest.fixture

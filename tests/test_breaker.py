@@ -98,6 +98,11 @@ def test_a_queue_answers_for_itself() -> None:
         breaker.note("quiet", BAD * 251)
 
 
+@pytest.mark.parametrize(("readers", "each"), [(1, 1000), (2, 500), (3, 333), (2000, 1)])
+def test_several_readers_of_a_queue_share_its_limit(readers: int, each: int) -> None:
+    assert LIMIT.shared_by(readers) == FailureLimit(LIMIT.share, each)
+
+
 def test_the_sentence_names_the_commonest_reasons_and_what_to_do() -> None:
     reasons: list[str | None] = []
     reasons += ["unknown_shape"] * 150 + ["malformed_json"] * 60 + ["wrong_type"] * 30 + ["x"] * 11

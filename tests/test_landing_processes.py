@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import utc_now
-from pipeline.errors import CredentialsError, LandingProcessError
+from pipeline.errors import CredentialsError, LandingProcessError, UnusableMessagesError
 from pipeline.landing import Landed
 from pipeline.landing_processes import LandingProcesses
 from pipeline.mns.settings import MnsSettings, Until
@@ -25,6 +25,7 @@ from pipeline.stopping import forget_stop, is_stop_requested, request_stop
 from tests.emulator_process import EmulatorProcess
 from tests.mns.fake_mns import Answer, FakeMns, Request, messages
 from transforms.archive import list_archive, read_archive
+from transforms.breaker import FailureLimit
 
 pytestmark = pytest.mark.integration
 
@@ -172,18 +173,30 @@ def test_an_operator_error_of_another_process_is_raised_here(
 
 
 class _EndlessMns(FakeMns):
-    """Has sixteen messages for every receive, no two alike, and remembers what was deleted."""
+    """Has sixteen messages for every receive, no two alike, and remembers what became of them.
+
+    Once it ``is_spoiled``, nobody can read them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._numbers = itertools.count()
+        self.is_spoiled = False
+        self.spoiled: set[str] = set()
         self.deleted: set[str] = set()
+        self.given_back: set[str] = set()
 
     def answer(self, request: Request) -> Answer:
         if request.method == "GET":
-            return messages(*itertools.islice(self._numbers, 16))
+            numbers = [*itertools.islice(self._numbers, 16)]
+            if not self.is_spoiled:
+                return messages(*numbers)
+            self.spoiled.update(f"handle-{number}" for number in numbers)
+            return messages(*numbers, body='{"version": 2}')
         if request.method == "DELETE":
             self.deleted.update(request.handles)
+        if request.method == "PUT":
+            self.given_back.add(request.query["receiptHandle"])
         return super().answer(request)
 
 
@@ -215,6 +228,30 @@ def test_a_killed_process_ends_the_read_with_a_sentence_and_loses_nothing(tmp_pa
     archived = {message_id.replace("id", "handle") for message_id in _archived_ids(tmp_path)}
     assert queue.deleted <= archived
     assert queue.deleted
+
+
+def test_processes_together_let_no_more_unusable_messages_pass_than_one_would(
+    tmp_path: Path,
+) -> None:
+    queue = _EndlessMns()
+    limit = FailureLimit(share=0.5, window_messages=400)
+
+    def spoil_once_both_are_at_work(_: Landed) -> None:
+        queue.is_spoiled |= any(map(_is_connected, _children(os.getpid())))
+
+    with (
+        LandingProcesses(_small(queue), str(tmp_path), utc_now, 2, limit) as landing,
+        pytest.raises(
+            UnusableMessagesError, match=r"\d+ messages of q-SmsReport \d+ .*unknown_shape \d+"
+        ),
+    ):
+        landing.land(Until(), spoil_once_both_are_at_work)
+    queue.close()
+    acknowledged = queue.spoiled & queue.deleted
+    assert len(acknowledged) <= 200
+    assert queue.spoiled - acknowledged <= queue.given_back
+    archived = {message_id.replace("id", "handle") for message_id in _archived_ids(tmp_path)}
+    assert acknowledged <= archived
 
 
 def test_a_process_that_hangs_ends_the_read_with_a_sentence_and_loses_nothing(

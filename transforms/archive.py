@@ -13,8 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,9 +35,6 @@ _BATCH_ROWS: Final = 50_000
 _FILE_NAME: Final = re.compile(
     r"(?P<first>-?\d+)-(?P<last>-?\d+)-(?P<messages>\d+)-[0-9a-f]{32}\.avro"
 )
-# Before 0.3 without the second id.
-_UNFINISHED: Final = re.compile(rf"\.{_FILE_NAME.pattern}(\.[0-9a-f]{{32}})?\.tmp")
-_WRITERS_PATIENCE: Final = timedelta(days=1)
 _WHAT_TO_DO: Final = "restore it from a copy, or move it out of the archive to go on without it."
 _DAY_NAME: Final = re.compile(r"landed=(?P<day>\d{4}-\d\d-\d\d)")
 
@@ -88,7 +84,7 @@ class ArchiveRaw(beam.PTransform[PCollection[list[MnsMessage]], PCollection[list
     The bundle finishes only when its files are synced; a failure fails the bundle. Directly behind a
     source that deletes at finalization, nothing is therefore deleted before it is on disk. A bundle
     that is run again writes its messages again: readers of the archive meet repeats, which have the
-    same ``message_id``.
+    same ``message_id``. What killed writers have left unfinished is deleted when it is a day old.
     """
 
     def __init__(
@@ -135,11 +131,12 @@ class _ArchiveFn(beam.DoFn):
     def finish_bundle(self) -> None:
         for messages in self._messages.values():
             try:
-                write_archive_file(self._archive, messages, self._clock())
+                path = write_archive_file(self._archive, messages, self._clock())
             except ArchiveError as failure:
                 if self._run_id is not None:
                     tally_of(self._run_id).fail(failure)
                 raise
+            file_store.tidy(self._archive, path)
             _archived_messages.inc(len(messages))
             _archive_files.inc()
             if self._run_id is not None:
@@ -214,18 +211,8 @@ def delete_unfinished_files(archive: str, now: datetime) -> int:
 
     What has no name yet was never acknowledged, so nothing depends on it. A day is left to writers that may
     still be at work; one that took longer would find its file gone, and its messages would come once more.
-
-    Raises:
-        ArchiveError: A directory cannot be read.
     """
-    before = (now - _WRITERS_PATIENCE).timestamp()
-    deleted = 0
-    with suppress(OSError):  # who writes next will say what is wrong
-        for path in unfinished_files(archive):
-            if os.stat(path).st_mtime < before:
-                os.unlink(path)
-                deleted += 1
-    return deleted
+    return file_store.delete_unfinished_files(archive, now.timestamp())
 
 
 def unfinished_files(archive: str) -> list[str]:
@@ -234,12 +221,10 @@ def unfinished_files(archive: str) -> list[str]:
     Raises:
         ArchiveError: A directory cannot be read.
     """
-    return [
-        entry.path
-        for entries in _by_day(archive)
-        for entry in entries
-        if _UNFINISHED.fullmatch(entry.name)
-    ]
+    try:
+        return file_store.unfinished_files(archive)
+    except OSError as error:
+        raise _unreadable(archive, error) from error
 
 
 def _by_day(archive: str, landed_from: date | None = None) -> Iterator[Iterable[os.DirEntry[str]]]:
@@ -247,10 +232,7 @@ def _by_day(archive: str, landed_from: date | None = None) -> Iterator[Iterable[
     try:
         yield from (_scan(day.path) for day in _days(archive, landed_from))
     except OSError as error:
-        raise ArchiveError(
-            f"The archive {archive} cannot be read ({error.strerror}): correct --archive, or grant read "
-            "permission there."
-        ) from error
+        raise _unreadable(archive, error) from error
 
 
 def _days(archive: str, landed_from: date | None) -> Iterator[os.DirEntry[str]]:
@@ -369,6 +351,13 @@ def _scan(directory: str) -> Iterable[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _unreadable(archive: str, error: OSError) -> ArchiveError:
+    return ArchiveError(
+        f"The archive {archive} cannot be read ({error.strerror}): correct --archive, or grant read "
+        "permission there."
+    )
 
 
 def _unwritable(archive: str, error: OSError) -> ArchiveError:

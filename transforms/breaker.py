@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 # A sentence names this many reasons, the most frequent first.
@@ -38,6 +38,13 @@ class FailureLimit:
             raise ValueError("--max_failed_share must be 0-1; 1 never stops")
         if self.window_messages < 1:
             raise ValueError("--failed_share_window_messages must be at least 1")
+
+    def shared_by(self, readers: int) -> FailureLimit:
+        """Return what each of several readers of the same queues may let pass: together as much as this.
+
+        They share a queue's messages about evenly, and none sees what the others see.
+        """
+        return replace(self, window_messages=max(1, self.window_messages // readers))
 
     @property
     def least_messages(self) -> int:

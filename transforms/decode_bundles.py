@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
@@ -15,6 +16,9 @@ from schemas.records import MnsMessage
 from transforms.decode import decode_messages
 from transforms.message_batch import message_batch
 from transforms.news import news_of, spread
+
+# Beam's namespace for the decoder's counts, under their own names: messages and records, as attempts.
+METRICS: Final = "decode"
 
 
 class DecodeMessages(
@@ -70,5 +74,7 @@ class _DecodeMessagesFn(beam.DoFn):
             return
         decoded = decode_messages(message_batch(self._messages), self._clock())
         self._messages = []
+        for name, count in decoded.counts.items():
+            Metrics.counter(METRICS, name).inc(count)
         for bucket, news in spread(news_of(decoded), self._bucket_count):
             yield WindowedValue((bucket, news), self._oldest, (GlobalWindow(),))

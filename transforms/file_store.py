@@ -6,12 +6,15 @@ local. Either way a file appears under its name only when it is complete.
 """
 
 import io
+import logging
 import os
+import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, Final
 
 from apache_beam.io.filesystem import CompressionTypes
@@ -20,6 +23,19 @@ from apache_beam.io.filesystems import FileSystems
 # What installs Beam's filesystem of a scheme. Not hdfs: there a file has its name before it is complete, and
 # what a crash leaves of it is never replaced (Beam 2.77).
 _EXTRAS: Final[Mapping[str, str]] = {"s3": "aws", "gs": "gcp", "azfs": "azure"}
+
+# What is written below a directory lies in <name>/<key>=<day>/, and has such a name until it is complete; the
+# archive's had no second id before 0.2. A probe lies in the directory itself.
+_DAY_NAME: Final = re.compile(r"\w+=\d{4}-\d\d-\d\d")
+_UNFINISHED: Final = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp|\..+-[0-9a-f]{32}\.avro\.tmp")
+# A writer that is still at work has taken less.
+_WRITERS_PATIENCE_SECS: Final = 24 * 3600.0
+_TIDY_EVERY_SECS: Final = 24 * 3600.0
+# By directory, of this process: when it was tidied.
+_tidied: Final[dict[str, float]] = {}
+_tidying: Final = Lock()
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 
 class StoreError(OSError):
@@ -63,7 +79,7 @@ def write_whole(path: str, write: Callable[[BinaryIO], object]) -> None:
         return
     directory, name = os.path.split(path)
     make_directory(Path(directory))
-    temporary = Path(directory, f".{name}.{uuid.uuid4().hex}.tmp")
+    temporary = Path(directory, _unfinished_name(f"{name}."))
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -82,17 +98,104 @@ def require_writable(directory: str) -> None:
     Raises:
         OSError: they cannot.
     """
-    probe = join(directory, f".{uuid.uuid4().hex}.tmp")
+    probe = join(directory, _unfinished_name())
     if is_url(directory):
         _put(probe, memoryview(b"probe"))
         with suppress(Exception):  # who may write need not be allowed to delete
             FileSystems.delete([probe])
         return
     make_directory(Path(directory))
-    with open(probe, "xb") as file:
-        file.write(b"probe")
-        os.fsync(file.fileno())
-    os.unlink(probe)
+    try:
+        with open(probe, "xb") as file:
+            file.write(b"probe")
+            os.fsync(file.fileno())
+    finally:
+        Path(probe).unlink(missing_ok=True)
+
+
+def _unfinished_name(prefix: str = "") -> str:
+    return f".{prefix}{uuid.uuid4().hex}.tmp"
+
+
+def tidy(directory: str, written: str) -> None:
+    """Delete what killed writers have left in a directory, if this process has not done so within a day.
+
+    It takes a microsecond for each file that is there. Nothing is raised. An object store has no unfinished
+    files.
+
+    Args:
+        directory: local or not; see :func:`unfinished_files` for what lies in it.
+        written: a file that was written there just now; its time is the time that counts, whatever clock the
+            directory's server has.
+    """
+    if is_url(directory):
+        return
+    try:
+        now_secs = os.stat(written).st_mtime
+    except OSError:  # somebody has taken it away: the next file will do
+        return
+    with _tidying:
+        if now_secs - _tidied.get(directory, -_TIDY_EVERY_SECS) < _TIDY_EVERY_SECS:
+            return
+        _tidied[directory] = now_secs
+    delete_unfinished_files(directory, now_secs)
+
+
+def delete_unfinished_files(directory: str, now_secs: float) -> int:
+    """Delete the unfinished files of a local directory that are older than a day; return how many.
+
+    Nothing is raised: what cannot be deleted stays, and is told in the log.
+    """
+    before = now_secs - _WRITERS_PATIENCE_SECS
+    deleted, kept = 0, []
+    try:
+        for path in unfinished_files(directory):
+            try:
+                if os.stat(path).st_mtime < before:
+                    os.unlink(path)
+                    deleted += 1
+            except FileNotFoundError:  # another process has deleted it, or its writer has named it
+                continue
+            except OSError as error:
+                kept.append(error)
+    except OSError as error:
+        kept.append(error)
+    if kept:
+        _LOGGER.warning(
+            "What killed writers have left in %s cannot be deleted, e.g. %s", directory, kept[0]
+        )
+    return deleted
+
+
+def unfinished_files(directory: str) -> list[str]:
+    """List the files of a local directory that their writers, killed or still at work, have not given a name.
+
+    They are where :func:`write_whole` writes ``<directory>/<name>/<key>=<day>/<file>``, and where
+    :func:`require_writable` has tried ``directory``.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    return sorted(_unfinished_files(directory))
+
+
+def _unfinished_files(directory: str) -> Iterator[str]:
+    for above in _entries(directory):
+        if _UNFINISHED.fullmatch(above.name):
+            yield above.path
+            continue
+        for day in _entries(above.path):
+            if _DAY_NAME.fullmatch(day.name):
+                names = (file for file in _entries(day.path) if _UNFINISHED.fullmatch(file.name))
+                yield from (file.path for file in names)
+
+
+def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 def _put(url: str, content: memoryview) -> None:

@@ -16,7 +16,7 @@ from apache_beam.utils.timestamp import Timestamp
 from typing_extensions import override
 
 from transforms.join_known import KnownBuckets, Spans
-from transforms.join_log import Bags
+from transforms.join_log import LEFT_BAGS, Bags
 from transforms.join_state import Visit, Visited
 from transforms.news import unpack_news
 
@@ -101,9 +101,10 @@ _OPEN: Final = Metrics.distribution("enrich", "open")
 
 
 class _JoinFn(beam.DoFn):
+    # Beam reads from the signatures what state there is, each bag by itself.
     _HEAD: Final = BagStateSpec("head", coders.BytesCoder())
     _OPEN: Final = BagStateSpec("open", coders.BytesCoder())
-    _LEFT: Final = BagStateSpec("left", coders.BytesCoder())
+    _LEFT: Final = [BagStateSpec(f"left_{bag}", coders.BytesCoder()) for bag in range(LEFT_BAGS)]
     _DUE: Final = TimerSpec("due", TimeDomain.WATERMARK)
 
     def __init__(self, joining: Joining) -> None:
@@ -117,24 +118,43 @@ class _JoinFn(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
         head: Any = beam.DoFn.StateParam(_HEAD),
         open_log: Any = beam.DoFn.StateParam(_OPEN),
-        left: Any = beam.DoFn.StateParam(_LEFT),
+        left_0: Any = beam.DoFn.StateParam(_LEFT[0]),
+        left_1: Any = beam.DoFn.StateParam(_LEFT[1]),
+        left_2: Any = beam.DoFn.StateParam(_LEFT[2]),
+        left_3: Any = beam.DoFn.StateParam(_LEFT[3]),
+        left_4: Any = beam.DoFn.StateParam(_LEFT[4]),
+        left_5: Any = beam.DoFn.StateParam(_LEFT[5]),
+        left_6: Any = beam.DoFn.StateParam(_LEFT[6]),
+        left_7: Any = beam.DoFn.StateParam(_LEFT[7]),
         due: Any = beam.DoFn.TimerParam(_DUE),
     ) -> Iterator[tuple[str, bytes]]:
-        visit = Visit(Bags(head, open_log, left), self._spans, _BUCKETS, self._bucket_count)
+        left = (left_0, left_1, left_2, left_3, left_4, left_5, left_6, left_7)
+        visit = self._visit(Bags(head, open_log, left))
         _, packed = element
         yield from _leaving(visit.arrive(unpack_news(packed), _ms(timestamp)), due)
 
+    def _visit(self, bags: Bags) -> Visit:
+        return Visit(bags, self._spans, _BUCKETS, self._bucket_count)
+
     @on_timer(_DUE)
-    def fall_due(
+    def fall_due(  # noqa: PLR0913, PLR0917 (each bag of the state is one)
         self,
         timestamp: Any = beam.DoFn.TimestampParam,
         head: Any = beam.DoFn.StateParam(_HEAD),
         open_log: Any = beam.DoFn.StateParam(_OPEN),
-        left: Any = beam.DoFn.StateParam(_LEFT),
+        left_0: Any = beam.DoFn.StateParam(_LEFT[0]),
+        left_1: Any = beam.DoFn.StateParam(_LEFT[1]),
+        left_2: Any = beam.DoFn.StateParam(_LEFT[2]),
+        left_3: Any = beam.DoFn.StateParam(_LEFT[3]),
+        left_4: Any = beam.DoFn.StateParam(_LEFT[4]),
+        left_5: Any = beam.DoFn.StateParam(_LEFT[5]),
+        left_6: Any = beam.DoFn.StateParam(_LEFT[6]),
+        left_7: Any = beam.DoFn.StateParam(_LEFT[7]),
         due: Any = beam.DoFn.TimerParam(_DUE),
     ) -> Iterator[tuple[str, bytes]]:
         """Let those leave whose patience ends."""
-        visit = Visit(Bags(head, open_log, left), self._spans, _BUCKETS, self._bucket_count)
+        left = (left_0, left_1, left_2, left_3, left_4, left_5, left_6, left_7)
+        visit = self._visit(Bags(head, open_log, left))
         yield from _leaving(visit.fall_due(_ms(timestamp)), due)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from transforms import keys
 from transforms.enrich import key_and_group_hashes
 from transforms.enrich_rows import REPORT_SCHEMA, SEND_SCHEMA, column
-from transforms.join_log import BUCKET_NAME_BYTES, LeftChunk, OpenChunk, unpack_hashes
+from transforms.join_log import BUCKET_NAME_BYTES, LEFT_BAGS, LeftChunk, OpenChunk, unpack_hashes
 from transforms.keyed_rows import Keyed, KeyedRows, are_among, concatenated
 from transforms.keys import Hashes
 from transforms.moments import Milliseconds, milliseconds
@@ -20,9 +20,9 @@ from transforms.packed import pack, unpack
 from transforms.tables import Table
 from transforms.unseen import message_days
 
-# What is remembered is forgotten in so many steps: each reads and writes all of it.
-_MEMORY_STEPS: Final = 16
-_INDEX_SCHEMA: Final = pa.schema([pa.field("chunk", pa.int64(), nullable=False)])
+_INDEX_SCHEMA: Final = pa.schema(
+    [pa.field("bag", pa.int8(), nullable=False), pa.field("chunk", pa.int64(), nullable=False)]
+)
 
 
 class Spans(NamedTuple):
@@ -78,7 +78,7 @@ def unpack_open(packed: bytes) -> Open:
 class Known(NamedTuple):
     """The state of a bucket; waiting reports without a phone number are ``nameless``.
 
-    ``left`` has the numbers of chunks; the rows themselves are read when they are asked for.
+    ``left`` has the numbers of bags and chunks; the rows themselves are read when they are asked for.
     """
 
     sends: KeyedRows
@@ -115,9 +115,9 @@ class Known(NamedTuple):
         self.waiting.add(keyed.take(np.flatnonzero(~is_nameless)))
         self.nameless.add(keyed.take(np.flatnonzero(is_nameless)))
 
-    def add_left(self, chunks: Iterable[LeftChunk], spans: Spans) -> None:
-        """Remember where to look for what has left."""
-        indices = [_index(chunk, spans) for chunk in chunks]
+    def add_left(self, bag: int, chunks: Iterable[LeftChunk], spans: Spans) -> None:
+        """Remember where to look for what has left: in chunks of a bag."""
+        indices = [_index(bag, chunk, spans) for chunk in chunks]
         if indices:
             self.left.add(concatenated(indices))
 
@@ -137,21 +137,25 @@ def nothing_known() -> Known:
     )
 
 
-def known_of(open_log: Iterable[OpenChunk], left: Iterable[LeftChunk], spans: Spans) -> Known:
-    """Read the state out of its log, the oldest chunk first."""
+def known_of(
+    open_log: Iterable[OpenChunk], left: Iterable[Iterable[LeftChunk]], spans: Spans
+) -> Known:
+    """Read the state out of its log, the oldest chunk first, and of the bags with what has left."""
     known = nothing_known()
     for chunk in open_log:
         known.drop_open(unpack_hashes(chunk.changed))
         known.add_open(unpack_open(chunk.tables), spans)
-    known.add_left(left, spans)
+    for bag, chunks in enumerate(left):
+        known.add_left(bag, chunks, spans)
     return known
 
 
-def _index(chunk: LeftChunk, spans: Spans) -> Keyed:
+def _index(bag: int, chunk: LeftChunk, spans: Spans) -> Keyed:
     hashes = unpack_hashes(chunk.hashes)
+    bags = pa.array(np.full(len(hashes), bag, dtype=np.int8))
     numbers = pa.array(np.full(len(hashes), chunk.number, dtype=np.int64))
     forget_ms = np.full(len(hashes), forgotten_at(chunk.moment_ms, spans), dtype=np.int64)
-    rows = pa.Table.from_arrays([numbers], schema=_INDEX_SCHEMA)
+    rows = pa.Table.from_arrays([bags, numbers], schema=_INDEX_SCHEMA)
     return Keyed(rows, hashes, unpack_hashes(chunk.groups), forget_ms)
 
 
@@ -187,7 +191,16 @@ class KnownBuckets:
 
 def forgotten_at(moment_ms: int, spans: Spans) -> int:
     """When what left at a moment is forgotten: some steps for all, not one for each."""
-    return rounded_up(moment_ms + spans.memory, max(spans.memory // _MEMORY_STEPS, 1))
+    return rounded_up(moment_ms + spans.memory, _memory_step(spans))
+
+
+def left_bag(moment_ms: int, spans: Spans) -> int:
+    """The number of the bag for what leaves at a moment: together with what is forgotten when it is."""
+    return forgotten_at(moment_ms, spans) // _memory_step(spans) % LEFT_BAGS
+
+
+def _memory_step(spans: Spans) -> int:
+    return max(spans.memory // LEFT_BAGS, 1)
 
 
 def rounded_up(moment_ms: int, step_ms: int) -> int:

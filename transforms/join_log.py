@@ -6,10 +6,11 @@ but the *head*, some 40 bytes. A bag has no order, hence the chunks are numbered
 
 * ``open``: sends without a report, and reports that wait for their send. A chunk says which keys it speaks of
   anew; what earlier chunks say of these no longer counts.
-* ``left``: what has left and is remembered, with an index of the hashes by which it is found.
+* ``left``: what has left and is remembered, with the hashes by which it is found. It lies in several bags,
+  each with what is forgotten at the same time: a repeat or a correction reads one of them, not all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -17,6 +18,8 @@ import numpy as np
 
 from transforms.keys import Hashes
 
+# How many bags what has left lies in: memory has as many steps, each of which empties one.
+LEFT_BAGS: Final = 8
 # Of a token; as many more follow, which are new with every change.
 BUCKET_NAME_BYTES: Final = 8
 
@@ -42,7 +45,12 @@ class Bags(NamedTuple):
 
     head: Bag
     open: Bag
-    left: Bag
+    left: Sequence[Bag]
+
+    def clear(self) -> None:
+        """Empty them all."""
+        for bag in (self.head, self.open, *self.left):
+            bag.clear()
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):
@@ -109,8 +117,8 @@ def read_open(bag: Bag) -> list[OpenChunk]:
 
 
 def read_left(bag: Bag) -> list[LeftChunk]:
-    """Read what has left, in the order in which it did."""
-    return sorted((_decode_left(part) for part in bag.read()), key=lambda chunk: chunk.number)
+    """Read one of the bags with what has left, in any order."""
+    return [_decode_left(part) for part in bag.read()]
 
 
 def pack_hashes(hashes: Hashes) -> bytes:

@@ -34,6 +34,7 @@ from transforms.join_known import (
     forgotten_at,
     group_hashes,
     known_of,
+    left_bag,
     message_hashes,
     nothing_known,
     open_of,
@@ -124,7 +125,7 @@ class Visit:
             return nothing_known()
         bags = self._bags
         return self._buckets.take(self._head.token) or known_of(
-            read_open(bags.open), read_left(bags.left), self._spans
+            read_open(bags.open), map(read_left, bags.left), self._spans
         )
 
     def arrive(self, news: News, moment_ms: int) -> Visited:
@@ -197,13 +198,16 @@ class Visit:
             index.hashes_of_groups(asked.groups),
             *(message.hashes for message in messages),
         )
-        numbers = set(index.of_hashes(sought).rows.column("chunk").to_pylist())
-        parts = [
-            unpack(chunk.tables)
-            for chunk in (read_left(self._bags.left) if numbers else ())
+        places = index.of_hashes(sought).rows
+        numbers = set(places.column("chunk").to_pylist())
+        chunks = [
+            chunk
+            for bag in places.column("bag").unique().to_pylist()
+            for chunk in read_left(self._bags.left[bag])
             if chunk.number in numbers
         ]
-        return _Left(parts, asked)
+        chunks.sort(key=lambda chunk: chunk.number)
+        return _Left([unpack(chunk.tables) for chunk in chunks], asked)
 
     def _enriched(self, news: News, asked: "_Asked", left: "_Left", patience: Patience) -> Enriched:
         sends, waiting, nameless = (rows.of_hashes(asked.hashes) for rows in self._known.open)
@@ -289,18 +293,22 @@ class Visit:
             pack_hashes(np.concatenate(groups)),
             pack_packed(remembered),
         )
-        self._bags.left.add(encode(chunk))
-        self._known.add_left([chunk], self._spans)
+        bag = left_bag(self._reached_ms, self._spans)
+        self._bags.left[bag].add(encode(chunk))
+        self._known.add_left(bag, [chunk], self._spans)
 
     def _forget(self, as_of_ms: int) -> None:
         if self._known.left.next_due_ms > as_of_ms:
             return
-        chunks = read_left(self._bags.left)
-        self._bags.left.clear()
-        for chunk in chunks:
-            if forgotten_at(chunk.moment_ms, self._spans) > as_of_ms:
-                self._bags.left.add(encode(chunk))
-        self._known.left.drop_due(as_of_ms)
+        forgotten = self._known.left.drop_due(as_of_ms).rows
+        for number in forgotten.column("bag").unique().to_pylist():
+            bag = self._bags.left[number]
+            chunks = read_left(bag)
+            bag.clear()
+            # A late timer finds what came since; another memory, what is forgotten at another time.
+            for chunk in chunks:
+                if forgotten_at(chunk.moment_ms, self._spans) > as_of_ms:
+                    bag.add(encode(chunk))
         self._is_changed = True
 
     def _numbered(self) -> int:
@@ -318,12 +326,13 @@ class Visit:
             self._tidy()
         if known.next_due_ms == NEVER:
             if self._head.token:
-                for bag in self._bags:
-                    bag.clear()
+                self._bags.clear()
             return Visited(rows, counts, open_rows, None, is_over=True)
         wanted_ms = rounded_up(known.next_due_ms, self._spans.tick)
         # A timer that comes too early is set again; clearing it for that would cost more.
-        is_armed = armed_ms is not None and armed_ms <= wanted_ms
+        is_armed = (
+            armed_ms is not None and armed_ms <= wanted_ms and not self._may_be_lost(armed_ms)
+        )
         timer_ms = None if is_armed else wanted_ms
         token = self._head.token
         if self._is_changed or timer_ms is not None or armed_ms != self._head.armed_ms:
@@ -345,6 +354,17 @@ class Visit:
             )
         self._buckets.put(token, known)
         return Visited(rows, counts, open_rows, timer_ms, is_over=False)
+
+    def _may_be_lost(self, armed_ms: int) -> bool:
+        """Whether a timer should have fired long ago, asked when a tick begins.
+
+        News may also be ahead of the watermark: then a timer is set again once a tick, which costs little.
+        """
+        tick = self._spans.tick
+        tick_before, tick_now = (
+            rounded_up(reached_ms, tick) for reached_ms in (self._head.reached_ms, self._reached_ms)
+        )
+        return armed_ms < tick_before < tick_now
 
 
 class _Asked(NamedTuple):

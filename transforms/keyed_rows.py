@@ -104,11 +104,14 @@ class KeyedRows:
             run.drop(run.of_hashes(hashes))
         self._runs = [run for run in self._runs if run.living]
 
-    def drop_due(self, as_of_ms: int) -> None:
-        """Remove the rows that are due at a moment."""
-        for run in self._runs:
-            run.drop(np.flatnonzero(run.alive & (run.keyed.due_ms <= as_of_ms)))
+    def drop_due(self, as_of_ms: int) -> Keyed:
+        """Remove the rows that are due at a moment, and return them."""
+        due = [np.flatnonzero(run.alive & (run.keyed.due_ms <= as_of_ms)) for run in self._runs]
+        dropped = self._gathered(iter(due))
+        for run, positions in zip(self._runs, due, strict=True):
+            run.drop(positions)
         self._runs = [run for run in self._runs if run.living]
+        return dropped
 
     def everything(self) -> Keyed:
         """All rows."""

@@ -19,6 +19,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()
         self._oldest: dict[str, datetime] = {}
         self._failure: Exception | None = None
         self._lock = threading.Lock()
@@ -48,6 +49,13 @@ class Tally:
         """Return a copy of the counts."""
         with self._lock:
             return Counter(self._counts)
+
+    def take_news(self) -> Counter[str]:
+        """Return what was counted since this was last called: each count is handed out once."""
+        with self._lock:
+            news = self._counts - self._taken
+            self._taken += news
+            return news
 
     def oldest(self, name: str) -> datetime | None:
         """Return the earliest moment noted under a name."""

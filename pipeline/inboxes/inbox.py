@@ -60,6 +60,9 @@ class Inbox(Protocol):
     def oldest_enqueued_at(self) -> datetime | None:
         """Return the event time (UTC) of the oldest message held, handed out or not; None if none is."""
 
+    def token_expires_at(self) -> datetime | None:
+        """Return when the first of the service's tokens at hand ends (UTC); None if it has none."""
+
     def acknowledge(self, leases: Sequence[int]) -> None:
         """Have the messages of leases never come back; waits for the service. Never raises.
 

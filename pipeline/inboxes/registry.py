@@ -7,6 +7,7 @@ leases) stays in the process that made it, and is found here.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -37,10 +38,23 @@ def find_inbox(inbox_id: str) -> SharedInbox | None:
 
 def oldest_enqueued_at(run_id: str) -> datetime | None:
     """Return the event time of the oldest message that a run's inboxes hold; None while they hold none."""
+    return _earliest(run_id, SharedInbox.oldest_enqueued_at)
+
+
+def watermark(run_id: str) -> datetime | None:
+    """Return the watermark of a run's inboxes in this process; None as long as nothing is known."""
+    return _earliest(run_id, SharedInbox.watermark)
+
+
+def token_expires_at(run_id: str) -> datetime | None:
+    """Return when the first of the tokens ends that a run's inboxes have; None if they have none."""
+    return _earliest(run_id, SharedInbox.token_expires_at)
+
+
+def _earliest(run_id: str, ask: Callable[[SharedInbox], datetime | None]) -> datetime | None:
     with _LOCK:
         inboxes = list(_RUNS.get(run_id, {}).values())
-    oldest = [moment for inbox in inboxes if (moment := inbox.oldest_enqueued_at())]
-    return min(oldest, default=None)
+    return min((moment for inbox in inboxes if (moment := ask(inbox))), default=None)
 
 
 def close_run(run_id: str) -> None:

@@ -142,6 +142,11 @@ class SharedInbox:
         inbox = self._inbox
         return None if inbox is None else inbox.watermark()
 
+    def token_expires_at(self) -> datetime | None:
+        """Return when the first of the tokens at hand ends (UTC); None if there is none."""
+        inbox = self._inbox
+        return None if inbox is None else inbox.token_expires_at()
+
     def oldest_enqueued_at(self) -> datetime | None:
         """Return the event time (UTC) of the oldest message held; None while nothing is."""
         with self._lock:

@@ -1,11 +1,12 @@
-"""Read inboxes with Beam: the only file of this room that knows Beam.
+"""Read inboxes with Beam: only this file of the room, and ``metrics``, know Beam.
 
 Written for ``UnboundedSource`` of Beam 2.77, which is experimental; what it does on which runner was
 measured (DECISIONS.md).
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -17,20 +18,17 @@ from apache_beam.io.unbounded_source import (
     UnboundedSource,
     _ReadFromUnboundedSourceDoFn,
 )
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from typing_extensions import override
 
+from pipeline.clock import utc_now
 from pipeline.inboxes import registry
 from pipeline.inboxes.inbox import Batch, InboxSpec
+from pipeline.inboxes.metrics import tell_engine
 from pipeline.inboxes.reading import Reading
 from pipeline.stopping import is_stop_requested
 from schemas.records import MnsMessage
-
-# Messages, as attempts: a bundle that is tried again counts again. Redelivered ones are among the received.
-_received_messages = Metrics.counter("inboxes", "received_messages")
-_redelivered_messages = Metrics.counter("inboxes", "redelivered_messages")
 
 
 class ReadInboxes(beam.PTransform[PBegin, PCollection[list[MnsMessage]]]):
@@ -69,7 +67,12 @@ class ReadInboxes(beam.PTransform[PBegin, PCollection[list[MnsMessage]]]):
     """
 
     def __init__(
-        self, inboxes: Sequence[InboxSpec], reading: Reading, *, run_id: str | None = None
+        self,
+        inboxes: Sequence[InboxSpec],
+        reading: Reading,
+        *,
+        run_id: str | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Describe the read.
 
@@ -78,6 +81,7 @@ class ReadInboxes(beam.PTransform[PBegin, PCollection[list[MnsMessage]]]):
             reading: how bundles are cut and acknowledged.
             run_id: name under which a process keeps the tally (``transforms.tally``) and the inboxes of
                 this read; None makes one up.
+            clock: the time (aware), for the ages among the metrics; a function that pickles.
         """
         super().__init__()
         if not inboxes:
@@ -85,6 +89,7 @@ class ReadInboxes(beam.PTransform[PBegin, PCollection[list[MnsMessage]]]):
         self._inboxes = tuple(inboxes)
         self._reading = reading
         self._run_id = run_id or uuid.uuid4().hex
+        self._clock = clock
 
     def sources(self) -> list[UnboundedSource]:
         """Return what Beam reads: a source for each reader, each with an identity of its own."""
@@ -98,15 +103,28 @@ class ReadInboxes(beam.PTransform[PBegin, PCollection[list[MnsMessage]]]):
     def expand(self, pbegin: PBegin) -> PCollection[list[MnsMessage]]:
         # ReadFromUnboundedSource has one element, the source before it is split; and Flink deals work out by
         # element: all readers would share one task (measured). So here each reader is an element.
-        read = _ReadFromUnboundedSourceDoFn(
-            self._reading.poll_secs,
-            # In elements, of which none is empty: the reader ends a bundle before that.
-            self._reading.max_bundle_messages,
-            self._reading.max_bundle_secs,
-        )
+        read = _ReadFn(self._run_id, self._reading, self._clock)
         readers = pbegin | "Readers" >> beam.Create(self.sources(), reshuffle=False)
         messages: PCollection[list[MnsMessage]] = readers | "Read" >> beam.ParDo(read)
         return messages
+
+
+class _ReadFn(_ReadFromUnboundedSourceDoFn):
+    """Beam's, which at the end of each bundle tells the engine of the inboxes."""
+
+    def __init__(self, run_id: str, reading: Reading, clock: Callable[[], datetime]) -> None:
+        super().__init__(
+            reading.poll_secs,
+            # In elements, of which none is empty: the reader ends a bundle before that.
+            reading.max_bundle_messages,
+            reading.max_bundle_secs,
+        )
+        self._run_id = run_id
+        self._clock = clock
+
+    @override
+    def finish_bundle(self) -> None:
+        tell_engine(self._run_id, self._clock())
 
 
 class _InboxSource(UnboundedSource):
@@ -250,10 +268,6 @@ class _InboxReader(UnboundedReader):
             self._first_secs = monotonic()
         self._current = batch
         self._bundle_messages += len(batch.messages)
-        _received_messages.inc(len(batch.messages))
-        redelivered = sum(message.dequeue_count > 1 for message in batch.messages)
-        if redelivered:
-            _redelivered_messages.inc(redelivered)
 
     def _finish(self) -> bool:
         """End the read; a failure is raised only after the bundle before it was committed."""

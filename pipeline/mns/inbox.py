@@ -154,6 +154,10 @@ class MnsInbox:
         """Return the event time of the oldest message held; None while nothing is."""
         return self._keeper.oldest_enqueued_at()
 
+    def token_expires_at(self) -> datetime | None:
+        """Return when the first of the queues' tokens ends; None while there is none."""
+        return min(self._connection.token_expiries().values(), default=None)
+
     def acknowledge(self, leases: Sequence[int]) -> None:
         """Delete the messages of leases; a second call does nothing.
 

@@ -44,7 +44,8 @@ class MnsSettings:
         max_hold_secs: a message held longer is left to its queue: something is stuck.
         start_tries: how often a service that has never answered is tried before giving up.
         stop_secs: how long a stop waits for the service's answers; a long poll that takes longer is hung
-            up on, and what comes for it may stay hidden until its visibility timeout.
+            up on, and what comes for it may stay hidden until its visibility timeout. From the same
+            moment, what the job is processing has as long.
     """
 
     queues: tuple[str, ...]

@@ -5,15 +5,14 @@ Each call is one attempt: whoever calls knows what to wait for, and for how long
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
-import fastavro.schema
 import grpc
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
@@ -23,6 +22,7 @@ from google.pubsub_v1.types import PullResponse, Schema
 
 from pipeline.errors import CredentialsError, OperatorError, QueueError, TransientError
 from pipeline.pubsub.settings import PubSubSettings
+from pipeline.pubsub.topic_schemas import avro_fingerprint
 from schemas.records import MnsMessage
 from transforms.decode_sends import SEND_MESSAGE_TYPE, single_object
 from transforms.moments import from_ms
@@ -44,6 +44,10 @@ _EMULATOR: Final = "PUBSUB_EMULATOR_HOST"
 _ENCODING: Final = "googclient_schemaencoding"
 _SCHEMA: Final = "googclient_schemaname"
 _REVISION: Final = "googclient_schemarevisionid"
+# Pub/Sub may say for a while that a new schema is not there. What is archived without a fingerprint stays
+# without: so long messages are given back. Later ones hold nothing up, and it is asked for so often.
+_SCHEMA_PATIENCE_SECS: Final = 60.0
+_SCHEMA_RETRY_SECS: Final = 60.0
 # What Pub/Sub says of an ack id of a subscription with exactly-once delivery.
 _INVALID_ID: Final = "PERMANENT_FAILURE"
 
@@ -77,14 +81,24 @@ class Pulled(NamedTuple):
     ack_ids: list[str]
 
 
+class _Missing(NamedTuple):
+    """A schema that was not found: when that was seen first and last, on the client's clock."""
+
+    first_secs: float
+    last_secs: float
+
+
 class PubSubClient:
     """One subscription; safe to share between threads. Connects, and looks for keys, at the first call."""
 
-    def __init__(self, settings: PubSubSettings) -> None:
+    def __init__(self, settings: PubSubSettings, now_secs: Callable[[], float] = monotonic) -> None:
         self._settings = settings
+        self._now_secs = now_secs
         self._lock = threading.Lock()  # guards what is made when it is first needed
         self._subscriber: SubscriberClient | None = None
+        # Of revisions of schemas, which never change; None is of one that is no Avro.
         self._fingerprints: dict[str, str | None] = {}
+        self._missing: dict[str, _Missing] = {}
 
     def pull(self, most: int) -> Any:  # noqa: ANN401 (a protobuf)
         """Ask for messages, and wait for some; what came, as Pub/Sub has it: see :meth:`read`.
@@ -109,7 +123,7 @@ class PubSubClient:
         """Make messages of what a pull brought.
 
         Raises:
-            PubSubFaultError, OperatorError: the schema of one of them cannot be had.
+            PubSubFaultError, OperatorError: the schema of one of them cannot be had, or is not there yet.
         """
         messages = [
             MnsMessage(
@@ -177,31 +191,55 @@ class PubSubClient:
         if attributes.get(_ENCODING) != "BINARY":
             return body
         name = f"{attributes.get(_SCHEMA)}@{attributes.get(_REVISION)}"
-        if name not in self._fingerprints:
-            self._fingerprints[name] = self._fingerprint(name)
-        fingerprint = self._fingerprints[name]
+        fingerprint = self._fingerprint(name, self._now_secs())
         return body if fingerprint is None else single_object(fingerprint, body)
 
-    def _fingerprint(self, name: str) -> str | None:
-        """Ask for a revision of a schema; None if it is gone, or no Avro."""
+    def _fingerprint(self, name: str, now_secs: float) -> str | None:
+        """Fingerprint a revision of a schema; None if it is no Avro, or has been missing for a minute.
+
+        Raises:
+            PubSubFaultError: it is not there yet, or Pub/Sub does not say.
+            OperatorError: it may not be read.
+        """
+        if name in self._fingerprints:
+            return self._fingerprints[name]
+        seen = self._missing.get(name)
+        first_secs = now_secs if seen is None else seen.first_secs
+        is_patient = now_secs - first_secs < _SCHEMA_PATIENCE_SECS
+        if seen is not None and not is_patient and now_secs - seen.last_secs < _SCHEMA_RETRY_SECS:
+            return None
+        schema = self._schema(name)
+        if schema is not None:
+            is_avro = schema.type_ == Schema.Type.AVRO
+            fingerprint = avro_fingerprint(schema.definition) if is_avro else None
+            if fingerprint is None:
+                _LOGGER.warning(
+                    "%s is no Avro schema: its messages are archived as they come, and fail", name
+                )
+            self._fingerprints[name] = fingerprint
+            self._missing.pop(name, None)
+            return fingerprint
+        self._missing[name] = _Missing(first_secs, now_secs)
+        if is_patient:
+            raise PubSubFaultError(f"The schema {name} is not there: its messages are given back")
+        _LOGGER.warning(
+            "%s is still not there: its messages are archived as they come, and fail", name
+        )
+        return None
+
+    def _schema(self, name: str) -> Schema | None:
+        """Ask for a revision of a schema; None if it is not there."""
         with self._faults(), SchemaServiceClient() as service:
             try:
-                schema = service.get_schema(name=name, retry=None, timeout=_CALL_SECS)
+                schema: Schema = service.get_schema(name=name, retry=None, timeout=_CALL_SECS)
             except (exceptions.NotFound, exceptions.InvalidArgument):
-                schema = None
+                return None
             except exceptions.PermissionDenied:
                 raise QueueError(
                     f"The schema {name} may not be read with these Google credentials: give them the role "
                     "roles/pubsub.viewer"
                 ) from None
-        if schema is None or schema.type_ != Schema.Type.AVRO:
-            _LOGGER.warning(
-                "%s is no Avro schema, or gone: its messages are archived as they come, and fail",
-                name,
-            )
-            return None
-        canonical = fastavro.schema.to_parsing_canonical_form(json.loads(schema.definition))
-        return str(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
+        return schema
 
     def _client(self) -> SubscriberClient:
         with self._lock:

@@ -138,6 +138,10 @@ class PubSubInbox:
         with self._changed:
             return self._oldest_enqueued_at()
 
+    def token_expires_at(self) -> datetime | None:
+        """Return None: Google's client sees to that."""
+        return None
+
     def acknowledge(self, leases: Sequence[int]) -> None:
         """Acknowledge the messages of leases, as often as it takes while they last; never raises."""
         began_secs = monotonic()
@@ -222,7 +226,10 @@ class PubSubInbox:
         received = self._client.pull(most)
         try:
             return self._client.read(received)
-        except (TransientError, OperatorError):
+        except (TransientError, OperatorError) as fault:
+            if isinstance(fault, TransientError):
+                # The subscription has: what may come is the schema of its messages.
+                self._has_answered = True
             self._hold([each.ack_id for each in received], 0)
             raise
 

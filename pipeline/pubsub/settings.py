@@ -32,7 +32,8 @@ class PubSubSettings:
         wait_secs: how long one pull waits for a message; a stop waits for it.
         ack_deadline_secs: how long a renewed lease holds its messages. The first one has the deadline of the
             subscription, and is renewed within 5 s whatever that is.
-        max_hold_secs: a message held longer is left to the subscription: something is stuck.
+        max_hold_secs: a message held longer is left to the subscription: something is stuck, or the engine
+            reads this share elsewhere now, and nobody will acknowledge here what was handed out before.
         start_tries: how often a service that has never answered is tried before giving up.
         stop_secs: how long a stop waits for the service's answers.
     """
@@ -44,7 +45,7 @@ class PubSubSettings:
     prefetch_messages: int = 4000
     wait_secs: int = 5
     ack_deadline_secs: int = 60
-    max_hold_secs: float = 3600.0
+    max_hold_secs: float = 600.0
     start_tries: int = 10
     stop_secs: float = 15.0
 

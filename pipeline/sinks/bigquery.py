@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError, ServiceUnavailable
+from google.api_core.retry import Retry, if_exception_type
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from typing_extensions import override
@@ -31,11 +32,15 @@ _WAITING_ROWS: Final = 20_000
 _TIMEOUT_SECS: Final = 60.0
 # A service that fails for so long fails the bundle.
 _GIVE_UP_AFTER_SECS: Final = 120.0
+# A table that was just made is known to inserts only after a while; the client does not wait for it.
+_NOT_THERE_YET: Final = Retry(predicate=if_exception_type(NotFound), timeout=_GIVE_UP_AFTER_SECS)
 # Of a row that could be valid a moment later; ``stopped`` is one that another row of its request held up.
 _TRANSIENT_REASONS: Final = frozenset(
     {"backendError", "internalError", "rateLimitExceeded", "timeout"}
 )
 _STOPPED: Final = "stopped"
+# What the API answers for the types of a column, where that is not the name in SQL.
+_STANDARD: Final[Mapping[str, str]] = {"BOOLEAN": "BOOL", "INTEGER": "INT64", "STRUCT": "RECORD"}
 
 _TYPES: Final[Mapping[pa.DataType, str]] = {
     pa.bool_(): "BOOL",
@@ -143,7 +148,7 @@ class _InsertFn(beam.DoFn):
 
 
 def require_tables(dataset: Dataset, *, create: bool = False) -> None:
-    """Make sure that every table is there, with all columns of its contract.
+    """Make sure that every table is there, and takes the rows of its contract.
 
     Args:
         dataset: where they are.
@@ -151,7 +156,7 @@ def require_tables(dataset: Dataset, *, create: bool = False) -> None:
             are looked up by.
 
     Raises:
-        OutputError: a table is missing or lacks a column, or BigQuery does not say.
+        OutputError: a table is missing or has columns that do not fit, or BigQuery does not say.
     """
     client = _client(dataset)
     try:
@@ -171,6 +176,9 @@ def _require(client: Any, name: str, table: Table, create: bool) -> None:
     from google.cloud import bigquery  # noqa: PLC0415 - an extra
 
     retry = _retry()
+    wanted = bigquery.Table(
+        name, [bigquery.SchemaField.from_api_repr(field) for field in bigquery_schema(table)]
+    )
     try:
         found = client.get_table(name, timeout=_TIMEOUT_SECS, retry=retry)
     except NotFound:
@@ -179,19 +187,42 @@ def _require(client: Any, name: str, table: Table, create: bool) -> None:
                 f"The BigQuery table {name} does not exist: start once with --create_tables, or make it with "
                 f"the columns of {table.contract}.avsc."
             ) from None
-        wanted = bigquery.Table(
-            name, [bigquery.SchemaField.from_api_repr(field) for field in bigquery_schema(table)]
-        )
         wanted.time_partitioning = bigquery.TimePartitioning(field=table.day_column)
         wanted.clustering_fields = [table.sort_column]
-        client.create_table(wanted, timeout=_TIMEOUT_SECS, retry=retry)
-        return
-    missing = [n for n in table.schema.names if n not in {field.name for field in found.schema}]
-    if missing:
+        # It may exist by now: of another start, or of ours, if the answer to a first attempt was lost.
+        found = client.create_table(wanted, exists_ok=True, timeout=_TIMEOUT_SECS, retry=retry)
+    changes = list(_changes(wanted.schema, found.schema))
+    if changes:
         raise OutputError(
-            f"The BigQuery table {name} lacks the column(s) {', '.join(missing)}: add them as this version's "
-            "schema has them."
+            f"The BigQuery table {name} does not take rows of {table.contract}.avsc: {', '.join(changes)}, "
+            "or move it away and start once with --create_tables."
         )
+
+
+def _changes(wanted: Iterable[Any], found: Iterable[Any]) -> Iterator[str]:
+    """Say what has to change until columns take what the wanted ones do (``SchemaField``)."""
+    others = {field.name: field for field in found}
+    for field in wanted:
+        other = others.pop(field.name, None)
+        kind = f"{'REPEATED' if field.mode == 'REPEATED' else 'NULLABLE'} {field.field_type}"
+        if other is None:
+            yield f"add {field.name} ({kind})"
+        elif not _takes(other, field):
+            yield f"make {field.name} {kind}"
+        else:
+            yield from (
+                f"{change} in {field.name}" for change in _changes(field.fields, other.fields)
+            )
+    for other in others.values():
+        if other.mode == "REQUIRED" and other.default_value_expression is None:
+            yield f"make {other.name} NULLABLE"
+
+
+def _takes(found: Any, wanted: Any) -> bool:
+    """Whether a column takes the values of another; of records only that they are some."""
+    if _STANDARD.get(found.field_type, found.field_type) != wanted.field_type:
+        return False
+    return found.mode == wanted.mode or (found.mode, wanted.mode) == ("NULLABLE", "REQUIRED")
 
 
 def bigquery_schema(table: Table) -> list[dict[str, Any]]:
@@ -248,10 +279,11 @@ def _insert(
             raise ServiceUnavailable("rows failed for now")
 
     try:
-        _retry()(insert)()
+        _NOT_THERE_YET(_retry()(insert))()
     except (GoogleAPICallError, RetryError, OSError, GoogleAuthError) as error:
+        cause = error.cause if isinstance(error, RetryError) else error
         raise OutputError(
-            f"The BigQuery table {table} does not take rows ({type(error).__name__}): check that it exists "
+            f"The BigQuery table {table} does not take rows ({type(cause).__name__}): check that it exists "
             "and that this account may insert; the rows of the failed bundle come again."
         ) from None  # it may quote a row
 

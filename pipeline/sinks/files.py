@@ -6,12 +6,13 @@ The directory is a local one that all workers see, or a place in an object store
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from hashlib import md5
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.coders import BytesCoder, VarIntCoder
+from apache_beam.coders import BytesCoder, TupleCoder, VarIntCoder
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.timeutil import TimeDomain
@@ -68,21 +69,26 @@ class _WriteFiles(beam.PTransform[PCollection[tuple[str, bytes]], PCollection[st
 
     Rows wait in the engine's state until a file is due, so a crash loses none: those of a bundle that is run
     again are written again. A file's name is a digest of the ids of its rows: the same rows replace their
-    file, and rows that were cut differently the second time are told by their ids. The output is the paths.
+    file, and rows that were cut differently the second time are told by their ids. What killed writers have
+    left unfinished is deleted when it is a day old. The output is the paths.
     """
 
     _format: _Format
 
-    def __init__(self, directory: str, secs: float = 60.0) -> None:
+    def __init__(
+        self, directory: str, secs: float = 60.0, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         """Describe the files.
 
         Args:
             directory: a local directory that all workers see, or a place in an object store.
             secs: after at most so long a row is in a file; the shorter, the more files.
+            clock: the time (aware); a function that pickles.
         """
         super().__init__()
         self._directory = directory
         self._secs = secs
+        self._clock = clock
 
     def require_usable(self) -> None:
         """Prove that files can be written there.
@@ -97,7 +103,7 @@ class _WriteFiles(beam.PTransform[PCollection[tuple[str, bytes]], PCollection[st
 
     @override
     def expand(self, rows: PCollection[tuple[str, bytes]]) -> PCollection[str]:
-        write = _WriteFn(self._directory, self._secs, self._format)
+        write = _WriteFn(self._directory, self._secs, self._clock, self._format)
         paths: PCollection[str] = (
             rows
             | "SpreadOverShards"
@@ -150,18 +156,23 @@ class _SpreadFn(beam.DoFn):
 class _WriteFn(beam.DoFn):
     """Keep packed rows until there are enough of them, or they have waited long enough.
 
-    Beam's GroupIntoBatches knows no bound in bytes. The state is what every engine has: bags.
+    Beam's GroupIntoBatches knows no bound in bytes. The state is what every engine has: bags. A timer that an
+    engine loses delays rows until the next ones come.
     """
 
     _ROWS = BagStateSpec("rows", BytesCoder())
-    _SIZE = ReadModifyWriteStateSpec("size", VarIntCoder())
+    # Bytes that wait, and since when they are due (Unix seconds).
+    _HELD = ReadModifyWriteStateSpec("held", TupleCoder((VarIntCoder(), VarIntCoder())))
     _DUE = TimerSpec("due", TimeDomain.REAL_TIME)
     # A stream that is drained has no time to wait for.
     _END = TimerSpec("end", TimeDomain.WATERMARK)
 
-    def __init__(self, directory: str, secs: float, form: _Format) -> None:
+    def __init__(
+        self, directory: str, secs: float, clock: Callable[[], datetime], form: _Format
+    ) -> None:
         self._directory = directory
         self._secs = secs
+        self._clock = clock
         self._format = form
 
     @override
@@ -169,23 +180,24 @@ class _WriteFn(beam.DoFn):
         self,
         element: tuple[_Key, Iterable[bytes]],
         rows: Any = beam.DoFn.StateParam(_ROWS),
-        size: Any = beam.DoFn.StateParam(_SIZE),
+        held: Any = beam.DoFn.StateParam(_HELD),
         due: Any = beam.DoFn.TimerParam(_DUE),
         end: Any = beam.DoFn.TimerParam(_END),
     ) -> Iterator[str]:
         (name, _), packed = element
-        held = size.read() or 0
-        added = 0
+        now_secs = self._clock().timestamp()
+        size, due_secs = held.read() or (0, math.ceil(now_secs + self._secs))
+        is_first = not size
         for each in packed:
             rows.add(each)
-            added += len(each)
-        if held + added >= _FULL_BYTES:
-            yield from self._flush(name, rows, size)
+            size += len(each)
+        if size >= _FULL_BYTES or due_secs < now_secs:
+            yield from self._flush(name, rows, held)
             due.clear()
             return
-        size.write(held + added)
-        if not held:
-            due.set(math.ceil(utc_now().timestamp() + self._secs))
+        held.write((size, due_secs))
+        if is_first:
+            due.set(due_secs)
             end.set(GlobalWindow().max_timestamp())
 
     @on_timer(_DUE)
@@ -193,28 +205,28 @@ class _WriteFn(beam.DoFn):
         self,
         key: Any = beam.DoFn.KeyParam,
         rows: Any = beam.DoFn.StateParam(_ROWS),
-        size: Any = beam.DoFn.StateParam(_SIZE),
+        held: Any = beam.DoFn.StateParam(_HELD),
     ) -> Iterator[str]:
         """Write what has waited long enough; a timer that comes late finds nothing, or a little less."""
-        yield from self._flush(key[0], rows, size)
+        yield from self._flush(key[0], rows, held)
 
     @on_timer(_END)
     def at_the_end(
         self,
         key: Any = beam.DoFn.KeyParam,
         rows: Any = beam.DoFn.StateParam(_ROWS),
-        size: Any = beam.DoFn.StateParam(_SIZE),
+        held: Any = beam.DoFn.StateParam(_HELD),
     ) -> Iterator[str]:
         """Write what is left when nothing more will come."""
-        yield from self._flush(key[0], rows, size)
+        yield from self._flush(key[0], rows, held)
 
-    def _flush(self, name: str, rows: Any, size: Any) -> Iterator[str]:
+    def _flush(self, name: str, rows: Any, held: Any) -> Iterator[str]:
         table = STREAMED[name]
         parts = [rows_of(table, packed) for packed in rows.read()]
         if parts:
             yield from self._write_days(table, pa.concat_tables(parts))
         rows.clear()
-        size.clear()
+        held.clear()
 
     def _write_days(self, table: Table, rows: pa.Table) -> Iterator[str]:
         for dt, of_day in rows_by_day(table, rows):
@@ -224,6 +236,7 @@ class _WriteFn(beam.DoFn):
                 self._directory, table.name, f"dt={dt}", f"{name}.{self._format.suffix}"
             )
             _put(self._directory, path, table, of_day, self._format)
+            file_store.tidy(self._directory, path)
             _written_rows.inc(of_day.num_rows)
             _written_files.inc()
             yield path

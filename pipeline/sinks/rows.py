@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from pipeline.errors import OutputError
 from schemas.contracts import contract
 from transforms import tables
 from transforms.packed import unpack_rows
@@ -24,8 +25,32 @@ STREAMED: Final[Mapping[str, Table]] = {
 
 
 def rows_of(table: Table, packed: bytes) -> pa.Table:
-    """Unpack rows of a table; what an earlier version of the program packed gets today's columns."""
-    return contract(table.contract).complete(unpack_rows(packed)).cast(table.schema)
+    """Unpack rows of a table; what an earlier version of the program packed gets today's columns.
+
+    Raises:
+        OutputError: they do not fit; the text names columns, never values.
+    """
+    rows = unpack_rows(packed)
+    try:
+        return _fitted(table, rows, table.schema)
+    except (pa.ArrowException, ValueError):
+        wrong = [field.name for field in table.schema if not _fits(table, rows, field)]
+    raise OutputError(
+        f"Rows of {table.name} do not fit this version's column(s) {', '.join(wrong)}: another version of "
+        "the program has packed them; go on with that one."
+    )
+
+
+def _fitted(table: Table, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    return contract(table.contract).complete(rows, schema.names).cast(schema)
+
+
+def _fits(table: Table, rows: pa.Table, field: pa.Field) -> bool:
+    try:
+        _fitted(table, rows, pa.schema([field]))
+    except (pa.ArrowException, ValueError):
+        return False
+    return True
 
 
 def records_of(rows: pa.Table) -> list[dict[str, Any]]:

@@ -1,16 +1,15 @@
 """The topics that a stream publishes to: made if asked for, refused before the job starts if unfit."""
 
-import json
 from importlib import resources
 from typing import Any, Final
 
-import fastavro.schema
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound, RetryError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.pubsub_v1 import SchemaServiceClient
 from google.pubsub_v1.types import Encoding, Schema, SchemaSettings, SchemaView, Topic
 
 from pipeline.errors import OutputError
+from pipeline.pubsub.topic_schemas import avro_fingerprint
 from pipeline.sinks.rows import STREAMED
 from pipeline.sinks.topics import RETRY, Topics, open_publisher
 from schemas.contracts import contract
@@ -62,7 +61,10 @@ def _require(publisher: Any, schemas: Any, topics: Topics, table: Table, create:
                 f"The topic {name} does not exist: start once with --create_topics, or make it with the "
                 f"schema {table.contract}.avsc in binary encoding."
             ) from None
-        topic = _create(publisher, schemas, topics, table)
+        try:
+            topic = _create(publisher, schemas, topics, table)
+        except AlreadyExists:  # of another start; or of ours, whose first answer was lost
+            topic = publisher.get_topic(topic=name, retry=_RETRY, timeout=_TIMEOUT_SECS)
     settings = topic.schema_settings
     if not settings.schema or settings.encoding != Encoding.BINARY:
         found = (
@@ -94,7 +96,7 @@ def _create(publisher: Any, schemas: Any, topics: Topics, table: Table) -> Any:
             timeout=_TIMEOUT_SECS,
         )
     except AlreadyExists:
-        pass  # of a start that was cut short; whether it fits is looked at next
+        pass  # of a start that was cut short, say; whether it fits is looked at next
     settings = SchemaSettings(schema=schema, encoding=Encoding.BINARY)
     topic = Topic(name=topics.topic(table), schema_settings=settings)
     return publisher.create_topic(topic, retry=_RETRY, timeout=_TIMEOUT_SECS)
@@ -114,7 +116,6 @@ def _fingerprint(schemas: Any, settings: Any) -> str | None:
             retry=_RETRY,
             timeout=_TIMEOUT_SECS,
         )
-        canonical = fastavro.schema.to_parsing_canonical_form(json.loads(schema.definition))
-    except (NotFound, ValueError, fastavro.schema.SchemaParseException):
+    except NotFound:
         return None
-    return fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
+    return avro_fingerprint(schema.definition)

@@ -27,7 +27,10 @@ def queue(mns: MnsCaller) -> Iterator[str]:
     name = f"Test-Queue-{next(_NUMBERS)}"
     assert mns.create(name).status == 201
     yield name
-    mns.call("DELETE", f"/queues/{name}")
+    mns.drop(name)
+
+
+another_queue = queue
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +67,9 @@ def stocked(disturbed: EmulatorProcess, admin: Admin) -> Iterator[str]:
     mns.drop(name)
 
 
-@pytest.fixture
-def talkative() -> Iterator[EmulatorProcess]:
-    """An emulator of one's own, where each SMS is delivered, reported and answered at once."""
+@pytest.fixture(scope="session")
+def prompt() -> Iterator[EmulatorProcess]:
+    """An emulator where each SMS is delivered, reported and answered at once."""
     others = ("failure", "duplicate", "correction", "silent", "lost")
     process = start_emulator_process(
         "--carrier_delay_secs=0",
@@ -77,6 +80,17 @@ def talkative() -> Iterator[EmulatorProcess]:
     )
     yield process
     process.stop()
+
+
+@pytest.fixture
+def talkative(prompt: EmulatorProcess) -> EmulatorProcess:
+    """The prompt emulator, with nothing on its queues; each test sends to numbers of its own."""
+    Admin(prompt).advance(0)  # what is due comes now
+    mns = MnsCaller(prompt)
+    for name in (prompt.report_queue, prompt.reply_queue):
+        mns.drop(name)
+        assert mns.create(name).status == 201
+    return prompt
 
 
 @pytest.fixture(scope="session")

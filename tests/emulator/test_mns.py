@@ -27,16 +27,15 @@ def test_a_client_that_hangs_up_takes_no_message_with_it(mns: MnsCaller, queue: 
     assert mns.receive(queue).text("DequeueCount") == "1"
 
 
-def test_a_long_poll_is_answered_when_a_lease_ends(mns: MnsCaller, queue: str) -> None:
+def test_long_polls_are_answered_when_a_lease_ends_or_their_time_is_over(
+    mns: MnsCaller, queue: str, another_queue: str
+) -> None:
     mns.send(queue, "again")
     handle = mns.receive(queue).text("ReceiptHandle")
-    target = f"/queues/{queue}/messages?receiptHandle={handle}&visibilityTimeout=1"
-    mns.call("PUT", target)
-    assert mns.receive(queue, "waitseconds=10").text("DequeueCount") == "2"
-
-
-def test_a_long_poll_ends_with_message_not_exist(mns: MnsCaller, queue: str) -> None:
-    assert mns.receive(queue, "waitseconds=1").refusal == (404, "MessageNotExist")
+    mns.change_visibility(queue, handle, 1)
+    with closing(mns.begin("GET", f"/queues/{another_queue}/messages?waitseconds=1")) as in_vain:
+        assert mns.receive(queue, "waitseconds=10").text("DequeueCount") == "2"
+        assert finish(in_vain).refusal == (404, "MessageNotExist")
 
 
 def test_a_receive_waits_as_the_queue_says_unless_it_says_itself(mns: MnsCaller) -> None:

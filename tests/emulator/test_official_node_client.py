@@ -24,7 +24,7 @@ const client = new SMS({
 })
 async function main() {
   const message = {
-    PhoneNumbers: '13800000001', SignName: '星河商城', TemplateCode: 'SMS_154950901',
+    PhoneNumbers: '13800000005', SignName: '星河商城', TemplateCode: 'SMS_154950901',
     TemplateParam: JSON.stringify({code: '123456'}), OutId: 'node',
   }
   const sent = await client.sendSMS(message)
@@ -35,7 +35,7 @@ async function main() {
   await client.receiveMsg(1, prefix, 2, true)
   const empty = await client.receiveMsg(1, prefix, 0).catch(error => error.name)
   const details = await client.queryDetail({
-    PhoneNumber: '13800000001', SendDate: day, PageSize: '10', CurrentPage: '1',
+    PhoneNumber: '13800000005', SendDate: day, PageSize: '10', CurrentPage: '1',
   })
   const refused = await client.sendSMS({...message, PhoneNumbers: 'x'}).catch(error => error.code)
   console.log(JSON.stringify({
@@ -60,7 +60,7 @@ def test_the_node_client_sends_receives_deletes_and_asks(
     assert told["sent"]["Code"] == told["posted"]["Code"] == "OK"
     biz_ids = [told["sent"]["BizId"], told["posted"]["BizId"]]
     assert [body(told["kept"])["biz_id"], body(told["deleted"])["biz_id"]] == biz_ids
-    assert body(told["reply"])["phone_number"] == "13800000001"
+    assert body(told["reply"])["phone_number"] == "13800000005"
     assert told["empty"] == "MNSMessageNotExistError"
     rows = told["details"]["SmsSendDetailDTOs"]["SmsSendDetailDTO"]
     assert [(row["SendStatus"], row["OutId"]) for row in rows] == [(3, "node"), (3, "node")]

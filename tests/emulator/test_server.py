@@ -32,21 +32,11 @@ def test_it_stops_at_once_with_0_and_answers_who_waits(start_emulator: StartEmul
         assert finish(poll).code == "MessageNotExist"
 
 
-def test_a_path_that_is_nobodys_is_refused_in_the_words_of_mns(
-    start_emulator: StartEmulator,
-) -> None:
-    caller = MnsCaller(start_emulator())
+def test_a_path_that_is_nobodys_is_refused_in_the_words_of_mns(emulator: EmulatorProcess) -> None:
+    caller = MnsCaller(emulator)
     for target in ("/topics/some", "/queuesome"):
         with closing(caller.begin("GET", target)) as answer:
             assert finish(answer).refusal == (400, "InvalidRequestURL")
-
-
-def test_it_prints_one_line_and_nothing_else(start_emulator: StartEmulator) -> None:
-    emulator = start_emulator("--traffic=10")
-    emulator.process.terminate()
-    assert emulator.process.stdout is not None
-    assert emulator.process.stdout.read() == ""
-    assert emulator.stop() == 0
 
 
 def test_it_does_not_import_what_it_does_not_need() -> None:
@@ -96,10 +86,16 @@ def test_live_traffic_reaches_the_queue_and_the_send_log(
     assert {"biz_id", "phone_number"} <= set(json.loads(log.read_text().splitlines()[0]))
 
 
-def test_it_tells_what_it_has_done(start_emulator: StartEmulator) -> None:
+def test_it_tells_what_it_has_done_and_prints_its_one_line_only(
+    start_emulator: StartEmulator,
+) -> None:
     emulator = start_emulator("--traffic=50", "--traffic_garbage=2")
     told = json.loads(MnsCaller(emulator).call("GET", "/emulator").body)
     assert told["accepted_sms"] == 50
     assert told["traffic"]["garbage"] == 2
     depths = told["queues"][emulator.report_queue]
     assert depths["active"] == told["delivered"][emulator.report_queue]
+    emulator.process.terminate()
+    assert emulator.process.stdout is not None
+    assert emulator.process.stdout.read() == ""
+    assert emulator.stop() == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,12 @@ POM: Final = Path(__file__).parent / "flink" / "pom.xml"
 # a minute, but for what is below such a directory (beam-sdks-java-core 2.70, PipelineResources.isStageable).
 _NOT_STAGED: Final = "gradle/wrapper"
 FETCH_SECS: Final = 400.0
+# What Maven and Go say when nobody answers; whatever else goes wrong is ours.
+_UNREACHABLE: Final = re.compile(
+    "unknown host|name or service not known|no such host|could not transfer|connect(ion)? (refused|timed out)"
+    "|network is unreachable|i/o timeout|timeout exceeded",
+    re.IGNORECASE,
+)
 
 
 def prism() -> Path:
@@ -89,4 +96,5 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
         check=False,
     )
     if done.returncode:
-        pytest.skip(f"{' '.join(command)} failed: {done.stdout[-2000:]}")
+        report = pytest.skip if _UNREACHABLE.search(done.stdout) else pytest.fail
+        report(f"{' '.join(command)} failed: {done.stdout[-2000:]}")

@@ -1,8 +1,10 @@
 """An application and its carrier for a test: they send, log, report and reply, and keep their own books."""
 
 import json
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -18,6 +20,8 @@ from tests.emulator_process import EmulatorProcess
 _BEIJING: Final = timezone(timedelta(hours=8))
 _ENQUEUE_CLOCK_SECS: Final = 0.002  # enqueue times are milliseconds
 _BATCH: Final = 16  # BatchSendMessage takes no more
+# By then the first report has left, unless something was killed meanwhile.
+_AGAIN_AFTER_SECS: Final = 10.0
 
 
 def event_id(biz_id: str, phone_number: str) -> str:
@@ -42,8 +46,8 @@ class Books:
 class Load(threading.Thread):
     """Sends SMS while it runs; what becomes of the n-th one depends on n alone.
 
-    Of 20, one is never reported (as long as ``is_often_silent``), one never logged, one reported twice, one
-    corrected, one answered, and one comes with a message that is no report.
+    Of 20, one is never reported (as long as ``is_often_silent``), one never logged, one reported twice at
+    once, one again much later, one corrected, one answered, and one comes with a message that is no report.
     """
 
     def __init__(self, emulator: EmulatorProcess, send_log: Path, per_sec: int) -> None:
@@ -53,6 +57,7 @@ class Load(threading.Thread):
         self._send_log = send_log
         self._per_sec = per_sec
         self._stopping = threading.Event()
+        self._repeats: deque[tuple[float, str]] = deque()  # when (monotonic), and the body
         account = Account(emulator.url, emulator.key_id, emulator.key_secret)
         self._client = account.get_client()
         self._queue = {
@@ -69,6 +74,7 @@ class Load(threading.Thread):
         self._stopping.set()
         if self.is_alive():
             self.join()
+        self._post(self._reports, self._due_repeats(math.inf))
         self._client.close_connection()
         return self.books
 
@@ -96,6 +102,9 @@ class Load(threading.Thread):
             if kind == 5:  # noqa: PLR2004
                 self._post(self._replies, [_reply(number, phone)])
                 self.books.replies += 1
+            if kind == 6:  # noqa: PLR2004
+                self._repeats.append((time.monotonic() + _AGAIN_AFTER_SECS, bodies[-1]))
+        bodies += self._due_repeats(time.monotonic())
         self.books.logged += len(lines)
         with self._send_log.open("a", encoding="utf-8") as log:
             log.write("".join(lines))
@@ -103,6 +112,12 @@ class Load(threading.Thread):
         self.books.unusable |= self._post(self._reports, unusable)
         time.sleep(_ENQUEUE_CLOCK_SECS)
         self._post(self._reports, corrections)
+
+    def _due_repeats(self, now: float) -> list[str]:
+        due: list[str] = []
+        while self._repeats and self._repeats[0][0] <= now:
+            due.append(self._repeats.popleft()[1])
+        return due
 
     def _report(self, key: str, biz_id: str, phone: str, code: str) -> str:
         self.books.outcomes.add((key, code))

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import fastavro
 import pyarrow as pa
@@ -13,7 +14,16 @@ from tests.engines.load import Books
 from transforms.row_ids import row_ids
 
 Row: TypeAlias = dict[str, Any]
-_UNCLEAR: Final = "two outcomes have the newest revision"
+
+
+@dataclass
+class Found(Books):
+    """The books as the rows have them, and what no books should have."""
+
+    # (message that speaks for an outcome, another one of the same outcome that has a row, too)
+    second_rows: set[tuple[str, str]] = field(default_factory=set)
+    misranked: set[str] = field(default_factory=set)  # event ids
+    doubled_failures: set[str] = field(default_factory=set)  # message ids
 
 
 def parquet_rows(directory: Path, table: str) -> list[Row]:
@@ -49,31 +59,57 @@ def _archived(archive: Path, queues: str) -> Counter[str]:
     return ids
 
 
-def found(directory: Path, read: Callable[[Path, str], list[Row]] = parquet_rows) -> Books:
-    """The books as the rows have them."""
-    books = Books()
-    reports = read(directory, "enriched_reports")
-    newest: dict[str, int] = {}
-    for row in sorted(reports, key=lambda row: int(row["revision"])):
-        key, code, revision = row["event_id"], row["err_code"], row["revision"]
-        # The newest revision is the outcome that counts, and no two outcomes may claim to be it.
-        is_unclear = newest.get(key) == revision and books.last_outcome[key] != code
-        books.outcomes.add((key, code))
-        books.last_outcome[key] = _UNCLEAR if is_unclear else code
-        books.matches[key] = row["match"]
-        newest[key] = revision
-    books.unreported = {row["event_id"] for row in read(directory, "unreported_sends")}
-    books.replies = len(read(directory, "inbound_sms"))
-    books.unusable = {row["message_id"] for row in read(directory, "failed_events")}
-    return books
+def found(directory: Path, read: Callable[[Path, str], list[Row]] = parquet_rows) -> Found:
+    """The books as the rows have them; ``read`` gives each row once."""
+    rows = Found()
+    outcomes: dict[tuple[str, str], list[Row]] = {}
+    for row in read(directory, "enriched_reports"):
+        outcomes.setdefault((row["event_id"], row["err_code"]), []).append(row)
+    current = {outcome: min(written, key=_precedence) for outcome, written in outcomes.items()}
+    revisions: dict[str, list[int]] = {}
+    for (key, code), row in sorted(current.items(), key=lambda item: int(item[1]["revision"])):
+        rows.last_outcome[key] = code
+        rows.matches[key] = row["match"]
+        revisions.setdefault(key, []).append(row["revision"])
+    rows.outcomes = set(current)
+    rows.misranked = {
+        key for key, ranks in revisions.items() if ranks != list(range(1, len(ranks) + 1))
+    }
+    rows.second_rows = {
+        (current[outcome]["message_id"], row["message_id"])
+        for outcome, written in outcomes.items()
+        for row in written
+        if row["message_id"] != current[outcome]["message_id"]
+    }
+    rows.unreported = {row["event_id"] for row in read(directory, "unreported_sends")}
+    rows.replies = len(read(directory, "inbound_sms"))
+    failures = Counter(row["message_id"] for row in read(directory, "failed_events"))
+    rows.unusable = set(failures)
+    rows.doubled_failures = {key for key, count in failures.items() if count > 1}
+    return rows
 
 
-def differences(books: Books, rows: Books) -> list[str]:
-    """Tell in words what is missing, doubled or wrong."""
-    return list(_differences(books, rows))
+def _precedence(row: Row) -> tuple[Any, ...]:
+    """The earliest report of an outcome speaks for it, in its newest rank, with its send."""
+    return row["enqueued_at"], row["message_id"], -row["revision"], row["match"] == "orphan"
 
 
-def _differences(books: Books, rows: Books) -> Iterator[str]:
+def differences(books: Books, rows: Found, archive: Path, *, at_once_secs: float = 0) -> list[str]:
+    """Tell in words what is missing, doubled or wrong.
+
+    A second report of an outcome may have a row of its own only if it came to the join before the one that
+    speaks for it: the archive tells the order.
+
+    Args:
+        books: what there should be.
+        rows: what there is.
+        archive: of the same stream.
+        at_once_secs: what was archived within such a time may have come to the join in any order.
+    """
+    return [*_differences(books, rows), *_doubled(rows, archive, at_once_secs)]
+
+
+def _differences(books: Books, rows: Found) -> Iterator[str]:
     for name in ("outcomes", "unreported", "unusable"):
         expected, seen = getattr(books, name), getattr(rows, name)
         if missing := expected - seen:
@@ -87,6 +123,39 @@ def _differences(books: Books, rows: Books) -> Iterator[str]:
             yield f"{len(wrong)} wrong {name}, e.g. {wrong[0]}: {seen[wrong[0]]}"
     if rows.replies != books.replies:
         yield f"{rows.replies} replies, and not {books.replies}"
+    if rows.misranked:
+        yield (
+            f"{len(rows.misranked)} events whose revisions do not count their outcomes, "
+            f"e.g. {sorted(rows.misranked)[0]}"
+        )
+    if rows.doubled_failures:
+        yield (
+            f"{len(rows.doubled_failures)} messages failed twice, e.g. "
+            f"{sorted(rows.doubled_failures)[0]}"
+        )
+
+
+def _doubled(rows: Found, archive: Path, at_once_secs: float) -> Iterator[str]:
+    if not rows.second_rows:
+        return
+    archived = _archived_at(archive)
+    doubled = [
+        (speaker, other)
+        for speaker, other in sorted(rows.second_rows)
+        if max(archived[speaker]) + at_once_secs <= min(archived[other])
+    ]
+    if doubled:
+        yield f"{len(doubled)} outcomes with two rows, e.g. of the messages {doubled[0]}"
+
+
+def _archived_at(archive: Path) -> dict[str, list[float]]:
+    """When each message was archived, by message id: again whenever it came again."""
+    times: dict[str, list[float]] = {}
+    for file in archive.glob("Alicom-Queue-*/landed=*/*.avro"):
+        with file.open("rb") as opened:
+            for row in _messages(opened):
+                times.setdefault(row["message_id"], []).append(file.stat().st_mtime)
+    return times
 
 
 def _messages(opened: Any) -> Iterator[Row]:

@@ -49,10 +49,17 @@ def test_a_stream_brings_every_message_to_its_outputs_and_stops_cleanly(
         said = streaming.interrupt()
 
     # The last sends have left because of the stop.
-    assert outputs.differences(books, outputs.found(stream.parquet)) == []
-    assert outputs.differences(books, outputs.found(stream.avro, outputs.avro_rows)) == []
+    assert outputs.differences(books, outputs.found(stream.parquet), stream.archive) == []
+    avro = outputs.found(stream.avro, outputs.avro_rows)
+    assert outputs.differences(books, avro, stream.archive) == []
     assert outputs.archived_ids(stream.archive).keys() == books.message_ids
     assert "Stopped." in said
+    counted = re.findall(r"^(\S.*?) +([\d,]+)$", said, re.MULTILINE)
+    counts = {name: int(count.replace(",", "")) for name, count in counted}
+    assert len(counts) == len(counted)
+    messages = len(books.message_ids) + books.logged
+    assert counts["received"] - counts["redelivered"] == counts["acknowledged"] == messages
+    assert counts["failed/malformed json"] == counts["failed messages"] == len(books.unusable)
 
 
 def test_a_queue_that_is_not_there_ends_the_stream_with_one_sentence(
@@ -66,6 +73,7 @@ def test_a_queue_that_is_not_there_ends_the_stream_with_one_sentence(
         assert streaming.process.wait(60) == 2  # noqa: PLR2004
 
     (sentence,) = re.findall("^sms-receipts stream: (.*)$", streaming.said, re.MULTILINE)
+    assert "Traceback" not in streaming.said
     assert sentence.startswith("The token service at http://127.0.0.1:")
     assert "gives no token for the queue no-such-queue" in sentence
 

@@ -22,7 +22,6 @@ from tests.engines import outputs
 from tests.engines.application import BEIJING, CARRIER, Application
 from tests.engines.fetch import FETCH_SECS
 from tests.engines.flink_cluster import wait_until
-from tests.engines.load import Books
 from tests.engines.streams import Stream, environment
 from tests.engines.subscribers import Subscribers
 from tests.pubsub_emulator import PROJECT, PubSubEmulator
@@ -77,14 +76,15 @@ def test_a_stream_from_pubsub_to_pubsub_brings_every_row_once_and_the_archive_kn
 
         def are_complete() -> bool:
             subscribers.pull()
-            return not stream.waiting() and not outputs.differences(books, found(subscribers))
+            rows = found(subscribers)
+            return not stream.waiting() and not outputs.differences(books, rows, stream.archive)
 
         # Silence does not hold back the end of anybody's patience.
         wait_until(are_complete, 120, "complete outputs")
         streaming.stop()
 
     subscribers.pull()
-    assert outputs.differences(books, found(subscribers)) == []
+    assert outputs.differences(books, found(subscribers), stream.archive) == []
     assert len(books.unreported) > 10, "there is something to see"  # noqa: PLR2004
     assert_order(subscribers)
     assert_refused_by_every_topic(topics)
@@ -95,7 +95,7 @@ def test_a_stream_from_pubsub_to_pubsub_brings_every_row_once_and_the_archive_kn
     assert current_rows(tmp_path / "pulled") == current_rows(tmp_path / "dataset")
 
 
-def found(subscribers: Subscribers) -> Books:
+def found(subscribers: Subscribers) -> outputs.Found:
     """The books as the messages have them."""
     return outputs.found(Path(), lambda _, table: subscribers.rows(table))
 

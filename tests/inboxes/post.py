@@ -11,7 +11,7 @@ from typing import Final
 from pipeline.inboxes.inbox import Batch
 from schemas.records import MnsMessage
 
-_EPOCH: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
+EPOCH: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _SERVICES: Final[dict[str, Post]] = {}
 
 
@@ -27,6 +27,7 @@ class Post:
         self.inboxes: list[PostInbox] = []
         self.failure: Exception | None = None
         self.timeouts_secs: list[float] = []
+        self.token_expires_at: datetime | None = None
         _SERVICES[name] = self
 
     def bring(self, *numbers: int) -> None:
@@ -40,7 +41,7 @@ class Post:
 
     def message(self, number: int) -> MnsMessage:
         """Return a message; a minute lies between each and the next."""
-        at = _EPOCH + timedelta(minutes=number)
+        at = EPOCH + timedelta(minutes=number)
         return MnsMessage(f"{self.name}-{number}", self.name, "SmsReport", at, 1, b"{}")
 
 
@@ -86,11 +87,14 @@ class PostInbox:
         return self._post.failure
 
     def watermark(self) -> datetime | None:
-        return self.oldest_enqueued_at() or _EPOCH
+        return self.oldest_enqueued_at() or EPOCH
 
     def oldest_enqueued_at(self) -> datetime | None:
         numbers = [number for held in self._held.values() for number in held]
         return self._post.message(min(numbers)).enqueued_at if numbers else None
+
+    def token_expires_at(self) -> datetime | None:
+        return self._post.token_expires_at
 
     def acknowledge(self, leases: Sequence[int]) -> None:
         with self._post.lock:

@@ -22,6 +22,8 @@ from tests.emulator_process import EmulatorProcess
 
 _ROOT = Path(__file__).parents[2]
 _SECS = 50.0
+# What is promised of SIGTERM, whatever the job is at.
+_STOP_SECS = 30.0
 # An empty queue is found out sooner than in production, and archive files close sooner.
 _QUICK = ("--mns_max_bundle_secs=0.5", "--mns_fetchers=2", "--mns_wait_secs=1")
 
@@ -81,7 +83,7 @@ class Job:
 
     def run(self, *flags: str, limit_bytes: int | None = None) -> Ended:
         """``run --until-empty``; later flags win over those that every run has."""
-        return self.command("run", "--until-empty", *self._run_flags(), *flags, limit=limit_bytes)
+        return self.command("run", "--until-empty", *self.run_flags(), *flags, limit=limit_bytes)
 
     def backfill(self, *flags: str, limit_bytes: int | None = None) -> Ended:
         """``backfill``."""
@@ -89,7 +91,7 @@ class Job:
 
     def follow(self, *flags: str) -> "Following":
         """Start ``run --follow``."""
-        return Following(self._start("run", "--follow", *self._run_flags(), *flags))
+        return Following(self._start("run", "--follow", *self.run_flags(), *flags))
 
     def command(self, *arguments: str, limit: int | None = None) -> Ended:
         """Run a command to its end; no file may grow beyond ``limit`` bytes, as on a full disk."""
@@ -110,7 +112,8 @@ class Job:
             ).fetchone()
         return datetime.fromtimestamp(as_of_ms / 1000, timezone.utc)
 
-    def _run_flags(self) -> Sequence[str]:
+    def run_flags(self) -> Sequence[str]:
+        """The flags that every ``run`` has."""
         emulator = self.emulator
         return (
             f"--mns_queues={emulator.report_queue},{emulator.reply_queue}",
@@ -188,7 +191,7 @@ class Following:
                 self._shown += text
 
     def stop(self) -> Ended:
-        """Send SIGTERM and wait for the end."""
+        """Send SIGTERM and wait for the end, no longer than is promised."""
         self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=_SECS)
+        out, err = self.process.communicate(timeout=_STOP_SECS)
         return Ended(self.process.returncode, out, self._shown + err)

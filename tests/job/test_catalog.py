@@ -135,6 +135,7 @@ with Catalog(sys.argv[1], at_noon) as catalog:
 """
 
 
+@pytest.mark.integration
 def test_the_next_start_finishes_the_move_of_a_killed_commit(tmp_path: Path) -> None:
     killed = subprocess.run(  # noqa: S603 (our own command)
         [sys.executable, "-c", _DIES_BEFORE_THE_MOVE, str(tmp_path)], cwd=ROOT, check=False

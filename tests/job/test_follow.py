@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from benchmarks.kills import Load
+from pipeline.clock import utc_now
+from pipeline.options import run_options
+from pipeline.run import run
 from tests.emulator_process import EmulatorProcess
 from tests.job.commands import Job
 from tests.job.oracle import archived_messages, expected_tables, tables_of
@@ -79,3 +82,41 @@ def test_an_outage_is_told_and_waited_out(
         stopped = following.stop()
     assert stopped.exit_code == 0, stopped.err
     assert "The ledger is closed" in stopped.out
+
+
+_ahead = [timedelta()]
+
+
+def now() -> datetime:
+    return utc_now() + _ahead[0]
+
+
+def test_a_long_drain_tells_its_status_every_minute(
+    start_emulator: Callable[..., EmulatorProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator = start_emulator("--traffic=30", "--carrier_reply_rate=0")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", emulator.key_id)
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", emulator.key_secret)
+    monkeypatch.setattr(f"{__name__}._ahead", [timedelta()])
+    flags = [
+        f"--mns_queues={emulator.report_queue}",
+        f"--mns_endpoint={emulator.url}",
+        f"--dybaseapi_endpoint={emulator.url}",
+        "--mns_visibility_timeout_secs=600",
+        f"--archive={tmp_path}/archive",
+        f"--dataset={tmp_path}/dataset",
+    ]
+    said: list[str] = []
+
+    def a_minute_passes(line: str) -> None:
+        """At the first line of progress."""
+        said.append(line)
+        if sum("received, " in earlier for earlier in said) == 1:
+            _ahead[0] += timedelta(minutes=1)
+
+    run(run_options(["--until-empty", *flags]), now, a_minute_passes)
+
+    (status,) = [line for line in said if line.startswith("status: ")]
+    received = len(archived_messages(tmp_path / "archive"))
+    assert status.startswith(f"status: ok | queues: {received} received, ")
+    assert said.index(status) < len(said) - 1, "before its epoch"

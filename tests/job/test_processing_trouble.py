@@ -84,9 +84,12 @@ def test_what_stops_the_tables_does_not_stop_the_landing(
     with job.follow("--epoch_secs=1", "--metrics_port=0") as following:
         url = following.wait_for(r"metrics: (http://\S+)")[1]
         following.wait_for(rf"status: TROUBLE: .*{CANNOT_BE_READ}")
+        before = samples(requests.get(url, timeout=10).text)
         load.send(20)
         until(has_landed)
         metrics = samples(requests.get(url, timeout=10).text)
+        age = "oldest_unprocessed_message_age_seconds"
+        assert 0 < before[age] < metrics[age]
         assert metrics["processing_failed"] == 1
         assert metrics["messages_unprocessed"] >= 20
         half_copied.unlink()

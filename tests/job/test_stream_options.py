@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,11 @@ import pytest
 from pipeline.engines import Engine, FlinkSettings
 from pipeline.errors import OperatorError
 from pipeline.options_stream import StreamOptions, stream_options
+from pipeline.stream import plan
+from schemas.records import MnsMessage
+from transforms.archive import write_archive_file
 
+NOON = datetime(2026, 11, 1, 4, tzinfo=timezone.utc)
 QUEUE = "Alicom-Queue-1000000000000001-SmsReport"
 JOB = (f"--mns_queues={QUEUE}", "--parquet_sink=out")
 PRISM = ("--runner=PrismRunner", *JOB)
@@ -121,6 +125,20 @@ def test_a_url_stays_and_a_directory_becomes_absolute() -> None:
 
     assert options.archive == "gs://bucket/archive"
     assert options.sinks.avro == str(Path("avro").absolute())
+
+
+def test_a_plan_tells_when_what_was_open_is_not_known(tmp_path: Path) -> None:
+    flags = (*FLINK, f"--archive={tmp_path}")
+
+    def state(*more: str) -> str:
+        (line,) = (line for line in plan(stream_options([*flags, *more])) if "state" in line)
+        return line
+
+    assert state() == "plan: state     new"
+    message = MnsMessage("m", QUEUE, "SmsReport", NOON, 1, b"{}")
+    write_archive_file(str(tmp_path), [message], NOON)
+    assert "the sends and reports that waited are not known (--savepoint_path goes on" in state()
+    assert state("--savepoint_path=/s") == "plan: state     goes on from /s"
 
 
 @pytest.mark.parametrize(

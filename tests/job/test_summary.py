@@ -187,7 +187,14 @@ WELL = Snapshot(
         received=12_345, archived=12_345, acknowledged=12_344, unacknowledged=1, redelivered=2
     ),
     last_read=NOTHING._replace(received=1000, archived=1000, acknowledged=999, unacknowledged=1),
-    processed={"failed_messages": 3},
+    processed={
+        "matched_reports": 9_000,
+        "waiting_after": 12,
+        "open_after": 41,
+        "failed_messages": 3,
+        "failed/malformed_json": 1,
+        "failed/unknown_shape": 2,
+    },
     epochs=7,
     since_epoch_secs=4.0,
     unprocessed_messages=0,
@@ -202,21 +209,46 @@ WELL = Snapshot(
 
 def test_a_run_that_is_well_says_so_in_a_line() -> None:
     assert status_line(WELL) == (
-        "status: ok | 12,345 received, 12,344 deleted, 2 redelivered, 3 failed | tables up to date"
+        "status: ok | queues: 12,345 received, 12,345 archived, 12,344 deleted (99.99%), 2 redelivered, "
+        "token good for 119 s | tables: 9,000 matched, 12 waiting, 41 open, "
+        "3 failed (2 unknown_shape, 1 malformed_json), up to date"
     )
 
 
 def test_a_run_in_trouble_says_what_it_is_before_anything_else() -> None:
     line = status_line(
         WELL._replace(
-            silent_secs={QUEUE: 200.0}, token_secs={QUEUE: -1.0}, oldest_unprocessed_secs=130
+            silent_secs={QUEUE: 200.0},
+            token_secs={QUEUE: -1.0, f"{QUEUE}2": 500.0},
+            oldest_held_secs=7_300.0,
+            oldest_unprocessed_secs=130,
         )
     )
 
     assert line == (
         f"status: TROUBLE: no answer from {QUEUE} for 3 min; the token of {QUEUE} has ended, no new one "
-        "came | 12,345 received, 12,344 deleted, 2 redelivered, 3 failed | tables 2 min behind"
+        "came | queues: 12,345 received, 12,345 archived, 12,344 deleted (99.99%), 2 redelivered, "
+        "oldest at hand 2 h, token good for 0 s | tables: 9,000 matched, 12 waiting, 41 open, "
+        "3 failed (2 unknown_shape, 1 malformed_json), 2 min behind"
     )
+
+
+def test_a_run_that_has_seen_nothing_is_well() -> None:
+    line = status_line(WELL._replace(landed=NOTHING, processed={}, epochs=0, token_secs={}))
+
+    assert line == (
+        "status: ok | queues: 0 received, 0 archived, 0 deleted (100%), 0 redelivered | "
+        "tables: 0 matched, 0 failed, up to date"
+    )
+
+
+def test_only_the_most_frequent_reasons_are_named() -> None:
+    reasons = ("empty_body", "wrong_type", "lone_surrogate", "nul_character", "missing_field")
+    failed = {f"failed/{reason}": number for number, reason in enumerate(reasons, start=1)}
+
+    line = status_line(WELL._replace(processed={"failed_messages": 15, **failed}))
+
+    assert ", 15 failed (5 missing_field, 4 nul_character, 3 lone_surrogate, 3 others)," in line
 
 
 @pytest.mark.parametrize(

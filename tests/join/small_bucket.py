@@ -9,7 +9,7 @@ from tests.enrich.small_dataset import NOON
 from transforms import tables
 from transforms.enrich_rows import ENRICHED_SCHEMA, REPORT_SCHEMA, SEND_SCHEMA, UNREPORTED_SCHEMA
 from transforms.join_known import KnownBuckets, Spans, known_of
-from transforms.join_log import Bags, read_left, read_open
+from transforms.join_log import LEFT_BAGS, Bags, read_left, read_open
 from transforms.join_state import Visit, Visited
 from transforms.moments import to_ms
 from transforms.news import News
@@ -25,8 +25,10 @@ class ListBag:
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
+        self.reads = 0
 
     def read(self) -> Iterable[bytes]:
+        self.reads += 1
         return self.parts[1::2] + self.parts[::2]
 
     def add(self, value: bytes) -> None:
@@ -48,7 +50,8 @@ class Bucket:
     ) -> None:
         self.spans = spans
         self.bucket_count = 1
-        self.head, self.open, self.left = ListBag(), ListBag(), ListBag()
+        self.head, self.open = ListBag(), ListBag()
+        self.left = [ListBag() for _ in range(LEFT_BAGS)]
         self.rows: dict[str, list[pa.Table]] = {}
         self.timer_ms: int | None = None
         self._buckets = KnownBuckets(0 if forgetful else 1) if buckets is None else buckets
@@ -104,9 +107,19 @@ class Bucket:
 
     def waiting(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The sends and the reports that wait, as the bags alone tell it."""
-        known = known_of(read_open(self.open), read_left(self.left), self.spans)
+        known = known_of(read_open(self.open), map(read_left, self.left), self.spans)
         sends, *reports = (rows.everything().rows for rows in known.open)
         return sends.to_pylist(), pa.concat_tables(reports).to_pylist()
+
+    @property
+    def contents(self) -> list[list[bytes]]:
+        """What the bags hold: assign it to go back to what was, as an engine does."""
+        return [list(bag.parts) for bag in self._all_bags]
+
+    @contents.setter
+    def contents(self, parts: Sequence[Sequence[bytes]]) -> None:
+        for bag, of_bag in zip(self._all_bags, parts, strict=True):
+            bag.parts = list(of_bag)
 
     @property
     def open_bytes(self) -> int:
@@ -114,7 +127,11 @@ class Bucket:
 
     @property
     def state_bytes(self) -> int:
-        return sum(len(part) for bag in (self.head, self.open, self.left) for part in bag.parts)
+        return sum(len(part) for parts in self.contents for part in parts)
+
+    @property
+    def _all_bags(self) -> list[ListBag]:
+        return [self.head, self.open, *self.left]
 
     def _visit(self) -> Visit:
         bags = Bags(self.head, self.open, self.left)

@@ -13,6 +13,7 @@ from tests.join.collisions import colliding_biz_ids
 from tests.join.small_bucket import MINUTE, NOON_MS, SPANS, Bucket
 from transforms import tables
 from transforms.join_known import KnownBuckets
+from transforms.join_log import LEFT_BAGS
 from transforms.join_state import JoinStateError
 from transforms.match import Patience
 
@@ -93,6 +94,20 @@ def test_a_timer_that_is_set_is_not_set_again_for_later_facts() -> None:
     assert bucket.arrive(sends=[earlier]).timer_ms == NOON_MS - MINUTE + SPANS.patience + 1000
 
 
+def test_a_timer_that_does_not_fire_is_set_again_once_a_tick() -> None:
+    bucket = Bucket()
+    wanted_ms = bucket.arrive(sends=[send()]).timer_ms
+    assert wanted_ms == NOON_MS - 1000 + SPANS.patience + SPANS.tick
+
+    def timer_at(moment_ms: int) -> int | None:
+        return bucket.arrive([report(biz_id="another^0")], moment_ms=moment_ms).timer_ms
+
+    ticks = [timer_at(wanted_ms + 100 * step) for step in range(-20, 30)]
+
+    assert [place for place, timer in enumerate(ticks, start=-20) if timer] == [11, 21]
+    assert {timer for timer in ticks if timer} == {wanted_ms}
+
+
 def test_a_late_report_finds_a_send_that_was_given_up() -> None:
     bucket = Bucket()
     bucket.arrive(sends=[send()])
@@ -105,7 +120,7 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
     bucket = Bucket()
     bucket.arrive([report()], [send()])
     assert bucket.state_bytes > 0
-    forgotten_ms = NOON_MS + SPANS.memory + SPANS.memory // 16
+    forgotten_ms = NOON_MS + SPANS.memory + SPANS.memory // LEFT_BAGS
     bucket.pass_time(forgotten_ms)
     assert (bucket.state_bytes, bucket.timer_ms) == (0, None)
     bucket.arrive([report()], moment_ms=forgotten_ms)
@@ -133,7 +148,43 @@ def test_memory_is_forgotten_in_few_steps() -> None:
             [report(**fact)], [send(phone_number=fact["phone_number"])], moment_ms=moment_ms
         )
         bucket.pass_time(moment_ms)
-    assert bucket.pass_time(NOON_MS + 3000 * MINUTE) <= 18
+    assert bucket.pass_time(NOON_MS + 3000 * MINUTE) <= LEFT_BAGS + 2
+    assert bucket.state_bytes == 0
+
+
+def test_a_repeat_reads_only_what_left_when_the_first_did() -> None:
+    bucket = Bucket()
+    for step in range(LEFT_BAGS):
+        fact = {"phone_number": f"138{step:08}"}
+        moment_ms = NOON_MS + step * SPANS.memory // LEFT_BAGS
+        bucket.arrive([report(**fact)], [send(**fact)], moment_ms=moment_ms)
+    assert sum(1 for bag in bucket.left if bag.parts) == LEFT_BAGS
+    before = sum(bag.reads for bag in bucket.left)
+    bucket.arrive([report(phone_number="13800000003", success=False, err_code="MK:0001")])
+    assert sum(bag.reads for bag in bucket.left) - before == 1
+    codes = [row["err_code"] for row in bucket.written(tables.ENRICHED_REPORTS)]
+    assert codes == ["DELIVERED"] * LEFT_BAGS + ["MK:0001"]
+
+
+def test_a_late_timer_forgets_nothing_that_came_since() -> None:
+    bucket = Bucket()
+    bucket.arrive([report()], [send()])
+    # It would be forgotten with the first one, if the bag alone counted.
+    later_ms = NOON_MS + SPANS.memory
+    news = {"biz_id": "later", "message_id": "M2"}
+    bucket.arrive([report(**news)], [send(biz_id="later")], moment_ms=later_ms)
+    assert sum(1 for bag in bucket.left if bag.parts) == 1
+    bucket.fall_due(later_ms + SPANS.memory // LEFT_BAGS)
+    assert bucket.arrive([report(**news)], moment_ms=later_ms).counts["duplicate_reports"] == 1
+
+
+@pytest.mark.parametrize("minutes", [500, 5000])
+def test_a_job_that_goes_on_with_another_memory_knows_what_has_left(minutes: int) -> None:
+    bucket = Bucket(forgetful=True)
+    bucket.arrive([report()], [send()])
+    bucket.spans = SPANS._replace(memory=minutes * MINUTE)
+    assert bucket.arrive([report()]).counts["duplicate_reports"] == 1
+    bucket.pass_time(NOON_MS + 3 * bucket.spans.memory)
     assert bucket.state_bytes == 0
 
 
@@ -184,9 +235,9 @@ def test_the_open_log_stays_short_while_facts_come_and_go() -> None:
 def test_a_bundle_that_is_repeated_repeats_its_rows_and_nothing_else(forgetful: bool) -> None:
     bucket = Bucket(forgetful=forgetful)
     bucket.arrive(sends=[send()])
-    bags = [list(bag.parts) for bag in (bucket.head, bucket.open, bucket.left)]
+    before = bucket.contents
     first = bucket.arrive([report()])
-    bucket.head.parts, bucket.open.parts, bucket.left.parts = bags  # the engine goes back
+    bucket.contents = before
     again = bucket.arrive([report()])
     assert again.rows == first.rows
 
@@ -195,10 +246,10 @@ def test_bundles_that_fail_leave_nothing_in_memory() -> None:
     buckets = KnownBuckets(100)
     bucket = Bucket(buckets=buckets)
     bucket.arrive(sends=[send()])
-    head, open_log = list(bucket.head.parts), list(bucket.open.parts)
+    before = bucket.contents
     for _ in range(10):
         bucket.arrive([report()])
-        bucket.head.parts, bucket.open.parts, bucket.left.parts = list(head), list(open_log), []
+        bucket.contents = before
     assert len(buckets) == 1
 
 

@@ -1,7 +1,6 @@
 """What the emulator never says: answers of the service as its documents have them, over real gRPC."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
@@ -10,11 +9,13 @@ import pytest
 from google.protobuf.any_pb2 import Any as Packed
 from google.pubsub_v1.types import (
     AcknowledgeRequest,
+    GetSchemaRequest,
     ModifyAckDeadlineRequest,
     PubsubMessage,
     PullRequest,
     PullResponse,
     ReceivedMessage,
+    Schema,
 )
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -24,6 +25,8 @@ from pipeline.pubsub.inbox import PubSubInbox
 from pipeline.pubsub.settings import PubSubSettings
 from pipeline.pubsub.spec import PubSubInboxSpec
 from tests.pubsub.conftest import counts
+from tests.pubsub.grpc_server import Methods, serve
+from tests.pubsub.test_schemas import AVRO, BINARY, MARKED, SCHEMA
 from tests.pubsub_emulator import PROJECT, wait_until
 from transforms.tally import close_tally
 
@@ -39,6 +42,8 @@ class Service:
 
     def __init__(self) -> None:
         self.messages = 0
+        self.schema: Schema | None = None
+        self.attributes: dict[str, str] = {}
         self.pull_code: grpc.StatusCode | None = None
         self.hold_code: grpc.StatusCode | None = None
         self.verdicts: list[dict[str, str]] = []  # on the ids of each acknowledgement, in turn
@@ -53,7 +58,12 @@ class Service:
             received_messages=[
                 ReceivedMessage(
                     ack_id=f"a{number}",
-                    message=PubsubMessage(message_id=f"m{number}", data=b"{}", publish_time=NOON),
+                    message=PubsubMessage(
+                        message_id=f"m{number}",
+                        data=b"{}",
+                        publish_time=NOON,
+                        attributes=self.attributes,
+                    ),
                     delivery_attempt=2,
                 )
                 for number in range(min(messages, request.max_messages))
@@ -77,32 +87,23 @@ class Service:
         self.held.append((list(request.ack_ids), request.ack_deadline_seconds))
         return PullResponse()
 
+    def get_schema(self, request: GetSchemaRequest, context: grpc.ServicerContext) -> Any:
+        assert request.name == SCHEMA
+        return self.schema or context.abort(grpc.StatusCode.NOT_FOUND, "no")
+
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     service = Service()
-    methods: dict[str, tuple[Callable[..., Any], Any]] = {
+    methods: Methods = {
         "Pull": (service.pull, PullRequest),
         "Acknowledge": (service.acknowledge, AcknowledgeRequest),
         "ModifyAckDeadline": (service.hold, ModifyAckDeadlineRequest),
     }
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
-            method,
-            request_deserializer=request.deserialize,
-            response_serializer=PullResponse.serialize,
-        )
-        for name, (method, request) in methods.items()
-    }
-    server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler("google.pubsub.v1.Subscriber", handlers)]
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{port}")
-    yield service
-    server.stop(None)
+    schemas: Methods = {"GetSchema": (service.get_schema, GetSchemaRequest)}
+    with serve({"Subscriber": methods, "SchemaService": schemas}) as host:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", host)
+        yield service
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def start() -> Iterator[Callable[[], PubSubInbox]]:
     opened: list[PubSubInbox] = []
 
     def open_one() -> PubSubInbox:
-        settings = PubSubSettings(SUBSCRIPTION, wait_secs=1, fetchers=1, stop_secs=1)
+        settings = PubSubSettings(SUBSCRIPTION, wait_secs=1, fetchers=1, stop_secs=1, start_tries=1)
         opened.append(PubSubInboxSpec(settings).open(RUN, lambda: None))
         opened[-1].start()
         return opened[-1]
@@ -188,3 +189,19 @@ def test_a_lease_is_given_back_when_the_service_is_back(
     wait_until(lambda: service.held == [(["a0"], 0)])
     assert inbox.oldest_enqueued_at() is None
     assert counts(RUN, "released") == (1,)
+
+
+def test_messages_are_given_back_until_the_schema_is_there_that_they_were_written_with(
+    service: Service, start: Callable[[], PubSubInbox]
+) -> None:
+    service.attributes = BINARY
+    service.messages = 1
+    inbox = start()
+    wait_until(lambda: counts(RUN, "receive_faults") == (1,))
+    assert service.held == [(["a0"], 0)]
+    service.schema, service.messages = AVRO, 1
+    batches = []
+    wait_until(lambda: batches.append(inbox.take(0.1)) or batches[-1] is not None)  # type: ignore[func-returns-value]
+    assert batches[-1] is not None
+    assert [message.body for message in batches[-1].messages] == [MARKED]
+    assert inbox.failure is None

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.options_stream import stream_options
 from pipeline.pubsub.settings import PubSubSettings
 from pipeline.pubsub.spec import PubSubInboxSpec
+from tests.job.test_stream_options import FLINK
 
 NAME = "projects/my-project/subscriptions/send-log"
 
@@ -54,3 +56,19 @@ def test_what_is_no_full_name_is_refused(name: str) -> None:
 def test_a_wrong_value_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"^{said}"):
         PubSubSettings(NAME, **wrong)
+
+
+@pytest.mark.parametrize(("interval_ms", "hold_secs"), [(10_000, 600.0), (600_000, 2522.0)])
+def test_what_is_never_acknowledged_is_let_go_soon_after_it_could_have_been(
+    interval_ms: int, hold_secs: float
+) -> None:
+    options = stream_options(
+        [
+            *FLINK,
+            f"--checkpointing_interval={interval_ms}",
+            "--mns_max_hold_secs=7200",
+            f"--send_log_subscription={NAME}",
+        ]
+    )
+    assert [each.max_hold_secs for each in options.subscriptions] == [hold_secs]
+    assert PubSubSettings(NAME).max_hold_secs == 600

@@ -14,6 +14,8 @@ _TABLES: Final = "/bigquery/v2/projects/p/datasets/d/tables"
 # Limits of a request.
 _MOST_ROWS: Final = 50_000
 _MOST_BYTES: Final = 10_000_000
+# Types have other names in answers than in SQL, whatever was asked for.
+_ANSWERED: Final = {"BOOL": "BOOLEAN", "INT64": "INTEGER"}
 
 
 class BigQueryServer:
@@ -22,7 +24,10 @@ class BigQueryServer:
     Attributes:
         rows: of each table, insert id -> row as JSON.
         schemas: of each table, its columns.
+        forbidden: tables that take no rows.
         unavailable: so many requests more are answered with 503.
+        unknown: so many inserts more do not find their table, as if it had just been made.
+        lost_answers: so many tables more are made, but the answer is 503.
         passing_faults: so many inserts more fail row by row, for a reason that passes.
         complaint: what every insert is refused with, if it is.
     """
@@ -30,7 +35,10 @@ class BigQueryServer:
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.schemas: dict[str, list[dict[str, Any]]] = {}
+        self.forbidden: set[str] = set()
         self.unavailable = 0
+        self.unknown = 0
+        self.lost_answers = 0
         self.passing_faults = 0
         self.complaint = ""
         self.requests: list[int] = []
@@ -40,32 +48,52 @@ class BigQueryServer:
         for name, table in STREAMED.items():
             self.schemas.setdefault(name, bigquery_schema(table))
 
-    def drop(self, table: str) -> None:
-        del self.schemas[table]
-
     def answer(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         with self._lock:
             if self.unavailable:
                 self.unavailable -= 1
                 return _error(503, "backendError")
             if method == "POST" and path == _TABLES:
-                name = body["tableReference"]["tableId"]
-                self.schemas[name] = body["schema"]["fields"]
-                return 200, body
+                return self._create(body["tableReference"]["tableId"], body["schema"]["fields"])
             name, _, action = path.removeprefix(f"{_TABLES}/").partition("/")
             if name not in self.schemas:
                 return _error(404, "notFound")
             if action == "insertAll":
-                return self._insert(name, body["rows"])
-            reference = {"projectId": "p", "datasetId": "d", "tableId": name}
-            return 200, {"tableReference": reference, "schema": {"fields": self.schemas[name]}}
+                return self._refusal(name, body["rows"]) or self._insert(name, body["rows"])
+            return 200, self._table(name)
 
-    def _insert(self, name: str, rows: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
-        self.requests.append(len(rows))
+    def _create(self, name: str, columns: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        if name in self.schemas:
+            return _error(409, "duplicate")
+        self.schemas[name] = columns
+        if self.lost_answers:
+            self.lost_answers -= 1
+            return _error(503, "backendError")
+        return 200, self._table(name)
+
+    def _table(self, name: str) -> dict[str, Any]:
+        reference = {"projectId": "p", "datasetId": "d", "tableId": name}
+        columns = [
+            {**column, "type": _ANSWERED.get(column["type"], column["type"])}
+            for column in self.schemas[name]
+        ]
+        return {"tableReference": reference, "schema": {"fields": columns}}
+
+    def _refusal(self, name: str, rows: list[dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
+        """Refuse a whole request, if it is to be."""
+        if self.unknown:
+            self.unknown -= 1
+            return _error(404, "notFound")
+        if name in self.forbidden:
+            return _error(403, "accessDenied")
         if self.complaint:
             return _error(400, self.complaint)
         if len(rows) > _MOST_ROWS or len(json.dumps(rows)) > _MOST_BYTES:
             return _error(413, "invalid")
+        return None
+
+    def _insert(self, name: str, rows: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        self.requests.append(len(rows))
         if self.passing_faults:
             self.passing_faults -= 1
             return 200, {"insertErrors": [_row_error(0, "timeout", "")]}

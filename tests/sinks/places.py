@@ -210,7 +210,7 @@ class BigQueryPlace(Place):
 
     kind = "bigquery"
     address = "p.d"
-    refusal = r"The BigQuery table p.d.enriched_reports does not take rows .NotFound."
+    refusal = r"The BigQuery table p.d.enriched_reports does not take rows .Forbidden."
 
     def __init__(self, server: BigQueryServer) -> None:
         self._server = server
@@ -228,10 +228,10 @@ class BigQueryPlace(Place):
         return found
 
     def close(self) -> None:
-        self._server.drop(CLOSED_TABLE)
+        self._server.forbidden.add(CLOSED_TABLE)
 
     def open(self) -> None:
-        self._server.make_tables()
+        self._server.forbidden.clear()
 
 
 def _parse(kind: pa.DataType, value: Any) -> Any:

@@ -2,16 +2,20 @@
 
 import sys
 import traceback
+from typing import Any
 
 import pytest
 
 from pipeline.errors import OutputError
+from pipeline.sinks import bigquery as sink
 from pipeline.sinks.bigquery import Dataset, bigquery_schema, require_tables
 from pipeline.sinks.rows import STREAMED
 from tests.analytics.dataset import inbound
 from tests.sinks.bigquery_server import BigQueryServer
 from tests.sinks.samples import BUNDLES, element
 from tests.sinks.writer import write
+
+TEXT: dict[str, Any] = {"name": "key", "type": "STRING", "mode": "REQUIRED"}
 
 
 @pytest.mark.integration
@@ -30,7 +34,10 @@ def test_a_table_that_lacks_a_column_is_refused_and_so_are_its_rows(
 ) -> None:
     bigquery.make_tables()
     bigquery.schemas["inbound_sms"] = bigquery_schema(STREAMED["inbound_sms"])[:-2]
-    with pytest.raises(OutputError, match="lacks the column.* message_id, enqueued_at: add them"):
+    lacks = (
+        r"add message_id \(NULLABLE STRING\), add enqueued_at \(NULLABLE TIMESTAMP\), or move it"
+    )
+    with pytest.raises(OutputError, match=f"inbound_sms does not take rows of .*.avsc: {lacks}"):
         require_tables(Dataset("p.d"), create=True)
     says = r"inbound_sms refused 1 row\(s\) \(invalid enqueued_at, invalid message_id\): bring"
     with pytest.raises(OutputError, match=says) as refused:
@@ -49,12 +56,77 @@ def test_what_the_api_quotes_of_a_row_is_not_told(bigquery: BigQueryServer) -> N
 
 
 @pytest.mark.integration
-def test_a_service_that_cannot_do_it_now_is_asked_again(bigquery: BigQueryServer) -> None:
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ({"name": "extra", "type": "STRING", "mode": "REQUIRED"}, "make extra NULLABLE"),
+        ({"name": "err_code", "type": "INTEGER"}, "make err_code NULLABLE STRING"),
+        ({"name": "err_code", "type": "STRING", "mode": "REQUIRED"}, "make err_code NULLABLE STRING"),
+        ({"name": "event_id", "type": "STRING", "mode": "REPEATED"}, "make event_id NULLABLE STRING"),
+        ({"name": "tags", "type": "STRING"}, "make tags REPEATED RECORD"),
+        (
+            {"name": "tags", "type": "RECORD", "mode": "REPEATED", "fields": [TEXT]},
+            r"add value \(NULLABLE STRING\) in tags",
+        ),
+    ],
+)  # fmt: skip
+def test_a_column_that_takes_no_rows_is_told_with_its_fix(
+    bigquery: BigQueryServer, column: dict[str, Any], change: str
+) -> None:
     bigquery.make_tables()
-    bigquery.unavailable = bigquery.passing_faults = 1
+    columns = {each["name"]: each for each in bigquery_schema(STREAMED["enriched_reports"])}
+    bigquery.schemas["enriched_reports"] = list({**columns, column["name"]: column}.values())
+    with pytest.raises(
+        OutputError, match=f"p.d.enriched_reports does not .*.avsc: {change}, or move"
+    ):
+        require_tables(Dataset("p.d"))
+
+
+@pytest.mark.integration
+def test_columns_that_take_more_than_rows_need_are_fine(bigquery: BigQueryServer) -> None:
+    bigquery.make_tables()
+    bigquery.schemas["enriched_reports"] = [
+        {name: value for name, value in column.items() if name != "mode" or value == "REPEATED"}
+        for column in bigquery.schemas["enriched_reports"]
+    ] + [
+        {"name": "note", "type": "STRING"},
+        {**TEXT, "name": "inserted_at", "defaultValueExpression": "'now'"},
+    ]
+    require_tables(Dataset("p.d"))
+
+
+@pytest.mark.integration
+def test_a_table_that_was_made_though_the_answer_was_lost_is_taken(
+    bigquery: BigQueryServer,
+) -> None:
+    bigquery.lost_answers = 1
+    require_tables(Dataset("p.d"), create=True)
+    assert set(bigquery.schemas) == set(STREAMED)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("fault", ["unavailable", "passing_faults", "unknown"])
+def test_a_service_that_cannot_do_it_now_is_asked_again(
+    bigquery: BigQueryServer, fault: str
+) -> None:
+    bigquery.make_tables()
+    setattr(bigquery, fault, 1)
     write("bigquery", "p.d", [element("inbound_sms", inbound("1"))])
     assert len(bigquery.rows["inbound_sms"]) == 1
-    assert (bigquery.unavailable, bigquery.passing_faults) == (0, 0)
+    assert getattr(bigquery, fault) == 0
+
+
+@pytest.mark.integration
+def test_a_table_that_stays_away_is_told(
+    bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "_NOT_THERE_YET", sink._NOT_THERE_YET.with_timeout(0))  # noqa: SLF001
+    bigquery.make_tables()
+    del bigquery.schemas["inbound_sms"]
+    with pytest.raises(
+        OutputError, match=r"p.d.inbound_sms does not take rows \(NotFound\): check"
+    ):
+        write("bigquery", "p.d", [element("inbound_sms", inbound("1"))])
 
 
 @pytest.mark.integration

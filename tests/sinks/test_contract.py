@@ -1,7 +1,6 @@
 """What every sink promises: no row is missing, none is doubled after its id, an error is one sentence."""
 
-import subprocess
-import sys
+import signal
 from itertools import chain
 
 import pytest
@@ -9,11 +8,12 @@ import pytest
 from pipeline.errors import OutputError
 from tests.sinks.places import Place
 from tests.sinks.samples import BUNDLES, EXPECTED, Element, contents
-from tests.sinks.writer import write
+from tests.sinks.writer import Death, start_dying, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 EVERYTHING = list(chain.from_iterable(BUNDLES))
+DEATHS = [Death(call, is_done) for call in (1, 3) for is_done in (False, True)]
 # An object store differs from a directory in how a file is put there, and in nothing else.
 without_s3 = pytest.mark.parametrize(
     "place", ["parquet", "avro", "topics", "bigquery"], indirect=True
@@ -58,18 +58,13 @@ def test_a_place_that_takes_no_rows_is_told_in_a_sentence_and_nothing_is_lost(pl
 
 
 @without_s3
-def test_workers_that_write_at_once_and_are_killed_lose_and_double_nothing(place: Place) -> None:
-    command = [sys.executable, "-m", "tests.sinks.writer", place.kind, place.address]
-    workers = [
-        subprocess.Popen([*command, *place.flags()], stdout=subprocess.PIPE, text=True)  # noqa: S603
-        for _ in range(2)
-    ]
+def test_workers_that_die_within_a_bundle_lose_and_double_nothing(place: Place) -> None:
+    workers = [start_dying(place.kind, place.address, EVERYTHING, death) for death in DEATHS]
     for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "written\n"
-        worker.kill()
-        worker.communicate()
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL, "it has died by itself"
+        worker.close()
 
-    put(place, *BUNDLES)
+    put(place, EVERYTHING)
 
     assert contents(place.rows()) == EXPECTED

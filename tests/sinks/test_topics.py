@@ -1,11 +1,21 @@
 """Topics: made and refused before the job, and what is ordered there."""
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from google.cloud.pubsub_v1 import PublisherClient, SchemaServiceClient
-from google.pubsub_v1.types import Encoding, Schema, SchemaSettings
+from google.pubsub_v1.types import (
+    CreateSchemaRequest,
+    Encoding,
+    GetSchemaRequest,
+    GetTopicRequest,
+    Schema,
+    SchemaSettings,
+)
 from google.pubsub_v1.types import Topic as PubSubTopic
 
 from pipeline.errors import CredentialsError, OutputError
@@ -14,6 +24,7 @@ from pipeline.sinks.rows import STREAMED
 from pipeline.sinks.topic_setup import require_topics
 from pipeline.sinks.topics import ORDERING_KEYS, Topics
 from tests.analytics.dataset import report
+from tests.pubsub.grpc_server import Methods, serve
 from tests.pubsub_emulator import PROJECT, PubSubEmulator
 from tests.sinks.samples import table_rows
 
@@ -69,6 +80,76 @@ def test_a_topic_whose_schema_does_not_fit_is_refused(
     for create in (False, True):
         with pytest.raises(OutputError, match=says):
             require_topics(topics, create=create)
+
+
+class Service:
+    """A Pub/Sub that has made ``lost`` things when their answers are lost."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.unseen = 0  # so many topics are made by somebody else as soon as they are looked for
+        self.schemas: dict[str, Schema] = {}
+        self.topics: dict[str, PubSubTopic] = {}
+
+    def get_topic(self, request: GetTopicRequest, context: grpc.ServicerContext) -> Any:
+        found = self.topics.get(request.topic)
+        if self.unseen:
+            self.unseen -= 1
+            self.topics[request.topic] = PubSubTopic(name=request.topic)
+        return found or context.abort(grpc.StatusCode.NOT_FOUND, "no topic")
+
+    def create_topic(self, request: PubSubTopic, context: grpc.ServicerContext) -> Any:
+        return self._create(self.topics, request.name, request, context)
+
+    def get_schema(self, request: GetSchemaRequest, context: grpc.ServicerContext) -> Any:
+        found = self.schemas.get(request.name)
+        return found or context.abort(grpc.StatusCode.NOT_FOUND, "no schema")
+
+    def create_schema(self, request: CreateSchemaRequest, context: grpc.ServicerContext) -> Any:
+        name = f"{request.parent}/schemas/{request.schema_id}"
+        return self._create(self.schemas, name, request.schema, context)
+
+    def _create(
+        self, made: dict[str, Any], name: str, thing: Any, context: grpc.ServicerContext
+    ) -> Any:
+        if name in made:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, name)
+        made[name] = thing
+        if self.lost:
+            self.lost -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no answer")
+        return thing
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    service = Service()
+    publisher: Methods = {
+        "GetTopic": (service.get_topic, GetTopicRequest),
+        "CreateTopic": (service.create_topic, PubSubTopic),
+    }
+    schemas: Methods = {
+        "GetSchema": (service.get_schema, GetSchemaRequest),
+        "CreateSchema": (service.create_schema, CreateSchemaRequest),
+    }
+    with serve({"Publisher": publisher, "SchemaService": schemas}) as host:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", host)
+        yield service
+
+
+@pytest.mark.integration
+def test_what_was_made_though_the_answer_was_lost_is_taken(service: Service) -> None:
+    service.lost = 2
+    require_topics(Topics(f"{PROJECT}/topics/sms"), create=True)
+    assert service.lost == 0
+    assert len(service.topics) == len(service.schemas) == len(STREAMED)
+
+
+@pytest.mark.integration
+def test_a_topic_that_another_start_makes_meanwhile_is_checked(service: Service) -> None:
+    service.unseen = 1
+    with pytest.raises(OutputError, match=r"sms-enriched-reports must have .* \(it has none\)"):
+        require_topics(Topics(f"{PROJECT}/topics/sms"), create=True)
 
 
 def test_missing_google_credentials_are_told(

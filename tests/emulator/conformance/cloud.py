@@ -18,6 +18,7 @@ from emulator.carrier import Carrier, CarrierRates
 from emulator.mns import Answer, MnsService, Poll
 from emulator.mns_auth import MnsAuthenticator, MnsRequest
 from emulator.mns_errors import MnsError
+from emulator.open_questions import OpenQuestions
 from emulator.outbox import Outbox
 from emulator.queues import QueueAttributes, QueueStore
 from emulator.rpc import RpcService
@@ -26,7 +27,8 @@ from emulator.sms_center import SmsCenter
 from tests.emulator.mns_caller import Headers, Key, MnsOperations, Reply, signed_headers
 
 KEY = Key("account-key", "account-secret")
-PREFIX = "Alicom-Queue-1000000000000001-"
+ACCOUNT_ID = "1000000000000001"
+PREFIX = f"Alicom-Queue-{ACCOUNT_ID}-"
 REPORTS = PREFIX + "SmsReport"
 REPLIES = PREFIX + "SmsUp"
 HOST = "1943695596114318.mns.cn-hangzhou.aliyuncs.com"
@@ -34,6 +36,7 @@ HOST = "1943695596114318.mns.cn-hangzhou.aliyuncs.com"
 START_MS = 1_790_000_000_000
 TOKEN_LIFETIME_SECS = 600
 
+DEFAULTS = OpenQuestions()
 # Every SMS is delivered and reported, at once and once.
 STEADY = CarrierRates(
     delay_secs=0,
@@ -53,35 +56,28 @@ class Cloud:
     """All services of one account. The time is ``now_ms``; it passes only by :meth:`wait`.
 
     Args:
-        expired_token_code, time_expired_status, dead_handle_code, allow_zero_visibility: the
-            answers to the open questions, as of the emulator's flags.
+        open_questions: the answers, as of the emulator's flags.
         carrier: what the carrier does, by default reports every SMS as delivered, at once.
     """
 
-    def __init__(  # noqa: PLR0913 (the emulator's flags)
-        self,
-        *,
-        expired_token_code: str = "AccessDenied",  # noqa: S107 (an error code)
-        time_expired_status: int = 408,
-        dead_handle_code: str = "ReceiptHandleError",
-        allow_zero_visibility: bool = False,
-        carrier: CarrierRates = STEADY,
+    def __init__(
+        self, open_questions: OpenQuestions = DEFAULTS, carrier: CarrierRates = STEADY
     ) -> None:
         self.now_ms = START_MS
         self.keyring = Keyring(KEY.key_id, KEY.secret, TOKEN_LIFETIME_SECS * 1000, "seed")
-        self.outbox = Outbox(store := QueueStore("seed"))
+        self.store = QueueStore("seed")
+        self.outbox = Outbox(self.store)
         for name in (REPORTS, REPLIES):
-            store.create(name, QueueAttributes(), self.now_ms)
+            self.store.create(name, QueueAttributes(), self.now_ms)
         self.mns_service = MnsService(
-            store,
-            MnsAuthenticator(self.keyring, expired_token_code, time_expired_status),
+            self.store,
+            MnsAuthenticator(self.keyring, ACCOUNT_ID, open_questions),
             QueueAttributes(),
-            dead_handle_code=dead_handle_code,
-            allow_zero_visibility=allow_zero_visibility,
+            open_questions,
         )
         center = SmsCenter(Carrier(carrier, "seed"), self.outbox, PREFIX, self.now_ms, "seed")
         self.rpc_authenticator = RpcAuthenticator(self.keyring)
-        self.rpc_service = RpcService(self.keyring, center, PREFIX)
+        self.rpc_service = RpcService(self.keyring, center, PREFIX, open_questions)
         self.mns = LocalMns(self, KEY)
         self.rpc = LocalRpc(self)
 

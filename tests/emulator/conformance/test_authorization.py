@@ -1,4 +1,4 @@
-"""Who asks? Required headers, signature v2, dates, digests, and what a queue token may do."""
+"""Who asks? Required headers, signature v2, dates and digests (what keys are good for: test_keys)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from emulator.access import Keyring
 from emulator.mns_auth import MnsAuthenticator, MnsRequest
+from emulator.open_questions import OpenQuestions
 from tests.emulator.conformance.cloud import (
+    ACCOUNT_ID,
+    DEFAULTS,
     KEY,
-    REPLIES,
-    REPORTS,
     START_MS,
-    TOKEN_LIFETIME_SECS,
     Cloud,
     LocalMns,
 )
@@ -26,9 +26,8 @@ TARGET = "/queues/q/messages"
 EMPTY = (404, "MessageNotExist")
 BODY = b"<Message><MessageBody>a</MessageBody></Message>"
 BODY_MD5 = hashlib.md5(BODY)
-BATCH = b"<Messages>" + BODY + b"</Messages>"
-DENIED = (403, "AccessDeniedByRamPolicy")
 MISMATCH = (403, "SignatureDoesNotMatch")
+NO_XML = (400, "InvalidContentType")
 BAD_FORM = (400, "InvalidAuthorizationHeader")
 V4 = (
     "MNS4-HMAC-SHA256 Credential=account-key/20260921/cn-hangzhou/mns/aliyun_v4_request,Signature=0"
@@ -94,6 +93,28 @@ def test_a_content_type_is_signed_and_otherwise_ignored(
 
 
 @pytest.mark.parametrize(
+    ("content_type", "refusal"),
+    [
+        case("27485", "text/xml", "text/xml", EMPTY),
+        case("SDK", "as Python", "text/xml;charset=UTF-8", EMPTY),
+        case("SDK", "as Go", "application/xml", EMPTY),
+        case("inferred", "in other letters", "Text/XML ; charset=utf-8", EMPTY),
+        case("protocol 1.2", "none", None, EMPTY),
+        case("SDK", "JSON", "application/json", NO_XML),
+        case("SDK", "a form", "application/x-www-form-urlencoded", NO_XML),
+        case("SDK", "what only begins so", "text/xmlish", NO_XML),
+        case("inferred", "an empty one", "", NO_XML),
+    ],
+)
+def test_a_content_type_is_xml_where_that_is_checked(
+    content_type: str | None, refusal: tuple[int, str]
+) -> None:
+    mns = Cloud(OpenQuestions(check_content_type=True)).mns
+    mns.create("q")
+    assert mns.call("GET", TARGET, headers={"content-type": content_type}).refusal == refusal
+
+
+@pytest.mark.parametrize(
     ("digest", "accepted"),
     [
         case("SDK", "base64 of the hex digits", b64(BODY_MD5.hexdigest().encode()), True),
@@ -113,6 +134,16 @@ def test_a_content_md5_is_checked(local: LocalMns, digest: str, accepted: bool) 
         assert reply.status == 201
     else:
         assert reply.refusal == (400, "InvalidDigest")
+
+
+@pytest.mark.parametrize(
+    "code", [case("observed", "as the service", "InvalidDigest"), case("27501", "sic", "InvalidDegist")]
+)  # fmt: skip
+@pytest.mark.parametrize("digest", ["%", b64(hashlib.md5(b"b").digest())])
+def test_a_wrong_digest_has_two_spellings(code: str, digest: str) -> None:
+    mns = Cloud(OpenQuestions(wrong_digest_code=code)).mns
+    mns.create("q")
+    assert mns.call("POST", TARGET, BODY, {"content-md5": digest}).refusal == (400, code)
 
 
 @source("SDK")
@@ -161,7 +192,7 @@ def test_a_date_is_rfc_1123_in_gmt(local: LocalMns, date: str) -> None:
 )
 @pytest.mark.parametrize("status", [case("27501", "408", 408), case("27487", "400", 400)])
 def test_a_clock_may_be_15_minutes_off(status: int, late_secs: float, fresh: bool) -> None:
-    mns = Cloud(time_expired_status=status).mns
+    mns = Cloud(OpenQuestions(time_expired_status=status)).mns
     mns.create("q")
     reply = mns.call("GET", TARGET, headers={"date": httpdate(late_secs)})
     assert reply.refusal == (EMPTY if fresh else (status, "TimeExpired"))
@@ -195,7 +226,8 @@ def test_the_documents_signature_is_accepted() -> None:
         "x-mns-version": "2015-06-06",
     }
     request = MnsRequest("GET", "/MyQueue", "", headers, b"")
-    caller = MnsAuthenticator(keyring, "AccessDenied").authenticate(request, 1_436_410_894_000)
+    authenticator = MnsAuthenticator(keyring, ACCOUNT_ID, DEFAULTS)
+    caller = authenticator.authenticate(request, 1_436_410_894_000)
     assert caller.queue_name is None
 
 
@@ -265,109 +297,6 @@ def test_a_body_is_changed_after_signing(
     signed = signed_headers("POST", TARGET, BODY, {"date": httpdate(), **headers}, KEY)
     body = BODY.replace(b"a<", b"b<")
     assert local.call_as_it_is("POST", TARGET, body, signed).status == status
-
-
-# Tokens
-
-
-@pytest.mark.parametrize(
-    ("method", "target", "body", "status"),
-    [
-        case("101641", "receive", "GET", "", "", 404),
-        case("101641", "batch receive", "GET", "?numOfMessages=16", "", 404),
-        case("101641", "peek", "GET", "?peekonly=true", "", 404),
-        case("101641", "delete", "DELETE", "?ReceiptHandle=8-x", "", 400),
-        case("101641", "batch delete", "DELETE", "", "<ReceiptHandles/>", 400),
-        case("101641", "renew", "PUT", "?receiptHandle=8-x&visibilityTimeout=5", "", 400),
-    ],
-)
-def test_a_token_consumes_its_own_queue_and_no_other(
-    cloud: Cloud, method: str, target: str, body: str, status: int
-) -> None:
-    token = cloud.token(REPORTS)
-    # The emptiness of the queue, a dead handle or a bad document is what is complained about.
-    own = token.call(method, f"/queues/{REPORTS}/messages{target}", body)
-    assert (own.status, own.code != "AccessDeniedByRamPolicy") == (status, True)
-    # Nothing is said about whether another queue exists.
-    for name in (REPLIES, "Alicom-Queue-test-SmsReport"):
-        reply = token.call(method, f"/queues/{name}/messages{target}", body)
-        assert reply.refusal == DENIED
-
-
-@pytest.mark.parametrize(
-    ("method", "target", "body"),
-    [
-        case("101641", "send", "POST", f"/queues/{REPORTS}/messages", BODY),
-        case("101641", "send elsewhere", "POST", f"/queues/{REPLIES}/messages", BODY),
-        case("101641", "batch send", "POST", f"/queues/{REPORTS}/messages", BATCH),
-        case("protocol 2", "create", "PUT", "/queues/new", b""),
-        case("protocol 2", "create again", "PUT", f"/queues/{REPORTS}", b""),
-        case("protocol 2", "set attributes", "PUT", f"/queues/{REPORTS}?metaoverride=true", b"<Queue/>"),
-        case("inferred", "get attributes", "GET", f"/queues/{REPORTS}", b""),
-        case("inferred", "get attributes elsewhere", "GET", f"/queues/{REPLIES}", b""),
-        case("protocol 2", "delete", "DELETE", f"/queues/{REPORTS}", b""),
-        case("protocol 2", "list", "GET", "/queues", b""),
-    ],
-)  # fmt: skip
-def test_a_token_does_nothing_else(cloud: Cloud, method: str, target: str, body: bytes) -> None:
-    assert cloud.token(REPORTS).call(method, target, body).refusal == DENIED
-    assert cloud.mns.attributes(REPORTS).text("ActiveMessages") == "0"
-
-
-@source("observed")
-def test_the_denial_is_the_one_that_was_captured(cloud: Cloud) -> None:
-    reply = cloud.token(REPORTS).receive("Alicom-Queue-test-SmsUp")
-    assert reply.refusal == DENIED
-    assert reply.text("Message") == "The request is denied by ram policy."
-
-
-@pytest.mark.parametrize(
-    "security_token",
-    [
-        case("protocol 1.2", "no security token", ""),
-        case("protocol 1.2", "half of it", "CAIS"),
-        case("inferred", "another token's", "other"),
-    ],
-)
-def test_a_temporary_key_needs_its_security_token(cloud: Cloud, security_token: str) -> None:
-    if security_token == "other":
-        security_token = cloud.token(REPORTS).key.token
-    key = cloud.token(REPORTS).key._replace(token=security_token)
-    reply = LocalMns(cloud, key).receive(REPORTS)
-    assert reply.refusal == (403, "InvalidSecurityToken")
-
-
-@source("27501")
-def test_a_temporary_key_needs_its_secret(cloud: Cloud) -> None:
-    key = cloud.token(REPORTS).key._replace(secret=KEY.secret)
-    assert LocalMns(cloud, key).receive(REPORTS).refusal == MISMATCH
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        case("27501", "AccessDenied", "AccessDenied"),
-        case("27501", "InvalidAccessKeyId", "InvalidAccessKeyId"),
-        case("inferred", "InvalidSecurityToken", "InvalidSecurityToken"),
-        case("inferred", "SecurityTokenExpired", "SecurityTokenExpired"),
-    ],
-)
-def test_a_token_is_good_until_it_expires(code: str) -> None:
-    cloud = Cloud(expired_token_code=code)
-    token = cloud.token(REPORTS)
-    cloud.wait(TOKEN_LIFETIME_SECS - 0.001)
-    assert token.receive(REPORTS).refusal == EMPTY
-    cloud.wait(0.001)
-    assert token.receive(REPORTS).refusal == (403, code)
-
-
-@source("protocol 2")
-def test_a_new_token_leaves_the_old_one_alone(cloud: Cloud) -> None:
-    old = cloud.token(REPORTS)
-    cloud.wait(1)
-    new = cloud.token(REPORTS)
-    assert old.key != new.key
-    assert old.receive(REPORTS).refusal == new.receive(REPORTS).refusal == EMPTY
 
 
 # What a refusal looks like

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from emulator.open_questions import OpenQuestions
 from tests.emulator.conformance.cloud import Cloud, LocalMns
 from tests.emulator.conformance.sources import case, source
 from tests.emulator.mns_caller import Reply
@@ -120,7 +121,7 @@ def test_a_dead_handle_is_refused(
     dead_handle_code: str,
     status: int,
 ) -> None:
-    cloud = Cloud(dead_handle_code=dead_handle_code)
+    cloud = Cloud(OpenQuestions(dead_handle_code=dead_handle_code))
     cloud.mns.create("q")
     handle = death(cloud.mns, cloud)
     assert operation(cloud.mns, handle).refusal == (status, dead_handle_code)
@@ -137,7 +138,7 @@ def test_a_dead_handle_is_refused(
 def test_a_dead_handle_in_a_batch_is_listed(
     death: Callable[[LocalMns, Cloud], str], dead_handle_code: str
 ) -> None:
-    cloud = Cloud(dead_handle_code=dead_handle_code)
+    cloud = Cloud(OpenQuestions(dead_handle_code=dead_handle_code))
     cloud.mns.create("q")
     handle = death(cloud.mns, cloud)
     reply = batch_delete(cloud.mns, handle)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from emulator.open_questions import OpenQuestions
+from emulator.queues import QueueAttributes
 from tests.emulator.conformance.cloud import HOST, START_MS, Cloud, LocalMns
 from tests.emulator.conformance.sources import case, source
 from tests.emulator.mns_caller import local_name
@@ -161,6 +163,45 @@ def test_a_document_is_refused(local: LocalMns, document: str, code: str) -> Non
     assert local.call("PUT", "/queues/new", document).refusal == (400, code)
 
 
+@pytest.mark.parametrize(
+    ("deleted_queue_secs", "waited_secs", "recently"),
+    [
+        case("inferred", "no document says for how long", 0, 0, False),
+        case("27501", "at once", 60, 0, True),
+        case("27501", "until the last millisecond", 60, 59.999, True),
+        case("27501", "and then no more", 60, 60, False),
+    ],
+)
+def test_a_queue_is_created_again_after_it_was_deleted(
+    deleted_queue_secs: int, waited_secs: float, recently: bool
+) -> None:
+    cloud = Cloud(OpenQuestions(deleted_queue_secs=deleted_queue_secs))
+    local = cloud.mns
+    assert local.drop("q").status == 204
+    assert local.create("q").status == 201, "there was none to delete"
+    local.drop("q")
+    cloud.wait(waited_secs)
+    assert local.create("other").status == 201
+    reply = local.create("q")
+    if recently:
+        assert reply.refusal == (400, "QueueDeletedRecently")
+        assert local.attributes("q").refusal == NO_QUEUE
+    else:
+        assert reply.status == 201
+
+
+@source("128343")
+def test_an_account_has_1000_queues_at_most(local: LocalMns, cloud: Cloud) -> None:
+    for number in range(999 - len(cloud.store)):
+        cloud.store.create(f"q-{number}", QueueAttributes(), cloud.now_ms)
+    assert local.create("the-last").status == 201
+    # The limit is documented; its code is not.
+    assert local.create("one-more").refusal == INVALID
+    assert local.create("q").status == 204
+    local.drop("q")
+    assert local.create("one-more").status == 201
+
+
 # Setting and getting
 
 
@@ -206,6 +247,26 @@ def test_the_attributes_are_twelve_in_their_order(local: LocalMns) -> None:
         "MessageRetentionPeriod", "VisibilityTimeout", "PollingWaitSeconds", "LoggingEnabled",
         "ActiveMessages", "InactiveMessages", "DelayMessages",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("zero_depths", "told"),
+    [
+        case("protocol 1.7", "as it was", False, ["1", "1", "1"]),
+        case("protocol 1.7", "as the documents of 2025 announce", True, ["0", "0", "0"]),
+    ],
+)
+def test_messages_are_counted_or_not(zero_depths: bool, told: list[str]) -> None:
+    local = Cloud(OpenQuestions(zero_depths=zero_depths)).mns
+    local.create("q")
+    for body in "ab":
+        local.send("q", body)
+    local.send("q", "c", DelaySeconds=60)
+    local.receive("q")
+    names = ("ActiveMessages", "InactiveMessages", "DelayMessages")
+    for reply in (local.attributes("q"), local.list_queues(with_meta="true", prefix="q")):
+        assert [reply.text(name) for name in names] == told
+    assert local.receive("q").status == 200
 
 
 @source("inferred")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from emulator.open_questions import OpenQuestions
 from tests.emulator.conformance.cloud import STEADY, Cloud
 from tests.emulator.conformance.sources import case, source
 
@@ -99,6 +100,22 @@ def test_the_total_counts_all_pages_and_is_a_text(cloud: Cloud) -> None:
     answer = cloud.rpc.call("QuerySendDetails", **{**QUERY, "PageSize": "1"}).json
     assert answer["TotalCount"] == "3"
     assert set(answer) == {"Code", "Message", "RequestId", "TotalCount", "SmsSendDetailDTOs"}
+
+
+@pytest.mark.parametrize(
+    ("sends", "size", "totals"),
+    [
+        case("protocol 4", "nothing", 0, 2, (0, 0)),
+        case("protocol 4", "a page that is just full", 2, 2, (2, 1)),
+        case("protocol 4", "one more", 3, 2, (3, 2)),
+    ],
+)
+def test_the_totals_of_2017_are_numbers(sends: int, size: int, totals: tuple[int, int]) -> None:
+    cloud = Cloud(OpenQuestions(details_of_2017=True))
+    for _ in range(sends):
+        cloud.rpc.call("SendSms", **SEND)
+    answer = cloud.rpc.call("QuerySendDetails", **{**QUERY, "PageSize": str(size)}).json
+    assert (answer["TotalCount"], answer["TotalPage"]) == totals
 
 
 @source("419277")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from emulator.open_questions import OpenQuestions
 from tests.emulator.conformance.cloud import Cloud, LocalMns
 from tests.emulator.conformance.sources import case, source
 from tests.emulator.mns_caller import local_name
@@ -123,7 +124,7 @@ def test_a_renewal_is_no_receive(local: LocalMns, cloud: Cloud) -> None:
 
 @source("SDK")
 def test_zero_gives_the_message_back_at_once_where_that_is_allowed() -> None:
-    cloud = Cloud(allow_zero_visibility=True)
+    cloud = Cloud(OpenQuestions(allow_zero_visibility=True))
     local = cloud.mns
     local.create("q")
     reply = local.change_visibility("q", lease(local), 0)

@@ -260,7 +260,42 @@ def test_the_client_of_a_token_needs_the_security_token(
 ) -> None:
     with open_account(emulator, token._replace(token="")) as consumer:
         queue = consumer.get_queue(emulator.report_queue)
-        assert refusal(lambda: queue.receive_message(0)) == "InvalidSecurityToken"
+        assert refusal(lambda: queue.receive_message(0)) == "AccessDenied"
+
+
+# The other answers to the open questions
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        case("27501", "create what was deleted", lambda q: q.create(meta()), "QueueDeletedRecently"),
+        case("27477", "delete by a dead handle", lambda q: q.delete_message("8-x"), "MessageNotExist"),
+        case("175586", "send too fast", lambda q: q.batch_send_message([message()] * 16), "QpsLimitExceeded"),
+    ],
+)  # fmt: skip
+def test_the_client_is_told_otherwise(
+    otherwise: EmulatorProcess, call: Callable[[Any], object], code: str
+) -> None:
+    with open_account(otherwise) as account:
+        queue = account.get_queue(f"Test-Otherwise-{next(_NUMBERS)}")
+        queue.create(meta())
+        if code == "QueueDeletedRecently":
+            queue.delete()
+        assert refusal(lambda: call(queue)) == code
+
+
+@source("protocol 1.7, protocol 2")
+def test_the_client_of_a_token_reads_attributes_where_that_is_allowed(
+    otherwise: EmulatorProcess,
+) -> None:
+    with open_account(otherwise) as account:
+        account.get_queue(otherwise.report_queue).send_message(message())
+    given = query_token(otherwise)[1]["MessageTokenDTO"]
+    key = Key(given["AccessKeyId"], given["AccessKeySecret"], given["SecurityToken"])
+    with open_account(otherwise, key) as consumer:
+        assert consumer.get_queue(otherwise.report_queue).get_attributes().active_messages == 0
+        assert refusal(consumer.list_queue) == "AccessDenied"
 
 
 # What it understands
