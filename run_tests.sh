@@ -12,4 +12,4 @@ ruff format --check .
 mypy
 lint-imports
 shellcheck ./*.sh .ci/run
-pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder "$@"
+pytest --numprocesses=2 --no-loadscope-reorder "$@"

@@ -5,8 +5,8 @@
 A dataset with so many reports on one day, and 29 days of unreadable files around it: an epoch that opened
 one of them would fail. Then an epoch of 100 redelivered reports of that day and 100 new ones, in a process of
 its own; and the same on a dataset without reports. The difference of the two in peak memory, divided by the
-number of reports, is what a key costs. Exits with 1 if that is more than 100 bytes; fails if a report is
-doubled or missed.
+number of reports, is what a key costs: each epoch begins as a copy of one process that has imported all it
+needs. Exits with 1 if a key costs more than 100 bytes; fails if a report is doubled or missed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -34,15 +36,14 @@ from schemas.records import MnsMessage
 from transforms import keys, tables
 from transforms.archive import write_archive_file
 from transforms.moments import BEIJING, day_name, day_number
-from transforms.tables import WrittenFile, merge_files, write_table
+from transforms.tables import ROWS_PER_GROUP, WrittenFile, write_file
 
-_MOST_BYTES_PER_KEY: Final = 100
+MOST_BYTES_PER_KEY: Final = 100
 _DAYS: Final = 30
 _NEWS: Final = 100
 _NOON: Final = datetime(2026, 11, 1, 4, tzinfo=timezone.utc)
 _DAY: Final = "2026-11-01"
 _LATER: Final = _NOON + timedelta(days=6, hours=23)
-_ROWS_PER_FILE: Final = 100_000
 
 
 class _Figures(NamedTuple):
@@ -57,23 +58,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--keys", type=int, nargs="+", default=[1_000_000])
-    parser.add_argument("--epoch", type=Path, help="run the epoch of a dataset (what is measured)")
+    parser.add_argument(
+        "--epochs", type=Path, nargs="+", help="run the epochs of datasets (what is measured)"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.epoch:
-        print(json.dumps(_run_epoch(arguments.epoch)))
-        return 0
-    without = _measured(0)
-    _tell(0, without, "")
-    most = 0.0
-    for count in arguments.keys:
-        figures = _measured(count)
-        bytes_per_key = (figures.peak_mb - without.peak_mb) * 2**20 / count
-        _tell(count, figures, f": {bytes_per_key:.0f} bytes a key")
-        most = max(most, bytes_per_key)
-    return int(most > _MOST_BYTES_PER_KEY)
+    if arguments.epochs:
+        return _run_each(arguments.epochs)
+    costs = list(bytes_per_key(arguments.keys))
+    return int(max(costs) > MOST_BYTES_PER_KEY)
 
 
-def _tell(count: int, figures: _Figures, remark: str) -> None:
+def bytes_per_key(counts: Sequence[int]) -> Iterator[float]:
+    """Measure with so many reports there, tell the figures, and yield for each what a key costs."""
+    with ExitStack() as stack:
+        roots = []
+        for count in (0, *counts):
+            roots.append(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            _prepare(roots[-1], count)
+        command = [sys.executable, "-m", "benchmarks.dedup", "--epochs", *map(str, roots)]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own
+        figures = [_Figures(*json.loads(line)) for line in told.stdout.splitlines()]
+        without, *others = figures
+        _tell(roots[0], 0, without, "")
+        for count, root, each in zip(counts, roots[1:], others, strict=True):
+            cost = (each.peak_mb - without.peak_mb) * 2**20 / count
+            _tell(root, count, each, f": {cost:.0f} bytes a key")
+            yield cost
+
+
+def _prepare(root: Path, count: int) -> None:
+    """Write a dataset of ``count`` reports, and the messages of an epoch on it."""
+    _write_past(root / "dataset", count)
+    redelivered = [_message(number) for number in range(min(_NEWS, count))]
+    news = [_message(count + number) for number in range(_NEWS)]
+    write_archive_file(str(root / "archive"), redelivered + news, _LATER)
+
+
+def _tell(root: Path, count: int, figures: _Figures, remark: str) -> None:
+    """Check what an epoch did, and tell what it took."""
+    with Catalog(str(root / "dataset"), lambda: _LATER) as catalog:
+        rows = sum(file.rows for file in catalog.files(tables.ENRICHED_REPORTS.name, [_DAY]))
+    assert rows == count + _NEWS, "a report was doubled or missed"
     print(
         f"{count:>12,} reports written: {figures.wall_secs:5.2f} s, {figures.cpu_secs:5.2f} s of CPU, "
         f"{figures.peak_mb:4.0f} MB at most{remark}",
@@ -81,19 +106,17 @@ def _tell(count: int, figures: _Figures, remark: str) -> None:
     )
 
 
-def _measured(count: int) -> _Figures:
-    """Prepare a dataset, run the epoch on it, and check what it did."""
-    redelivered = [_message(number) for number in range(min(_NEWS, count))]
-    news = [_message(count + number) for number in range(2 * _NEWS - len(redelivered))]
-    with tempfile.TemporaryDirectory() as root:
-        _write_past(Path(root, "dataset"), count)
-        write_archive_file(str(Path(root, "archive")), redelivered + news, _LATER)
-        command = [sys.executable, "-m", "benchmarks.dedup", "--epoch", root]
-        told = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own
-        with Catalog(str(Path(root, "dataset")), lambda: _LATER) as catalog:
-            rows = sum(file.rows for file in catalog.files(tables.ENRICHED_REPORTS.name, [_DAY]))
-    assert rows == count + len(news), "a report was doubled or missed"
-    return _Figures(*json.loads(told.stdout))
+def _run_each(roots: Sequence[Path]) -> int:
+    """Run the epoch of each dataset in a copy of this process, and tell its figures."""
+    for root in roots:
+        process_id = os.fork()
+        if not process_id:
+            print(json.dumps(_run_epoch(root)), flush=True)
+            os._exit(0)
+        _, status = os.waitpid(process_id, 0)
+        if status:
+            return 1
+    return 0
 
 
 def _run_epoch(root: Path) -> _Figures:
@@ -115,22 +138,17 @@ def _run_epoch(root: Path) -> _Figures:
 
 
 def _write_past(dataset: Path, count: int) -> None:
-    """Write a day of ``count`` reports, compacted, and the other days in files that nobody can read."""
+    """Write a day of ``count`` reports in one file, and the other days in files that nobody can read."""
     table = tables.ENRICHED_REPORTS
     with Catalog(str(dataset), lambda: _NOON) as catalog:
         staging = catalog.staging("past")
         files = []
         if count:
-            paths = [
-                str(Path(staging, file.path))
-                for start in range(0, count, _ROWS_PER_FILE)
-                for file in write_table(
-                    table, _rows(range(start, min(start + _ROWS_PER_FILE, count))), staging
-                )
-            ]
-            files.append(merge_files(table, _DAY, paths, staging))
-            for part in paths:
-                Path(part).unlink()
+            groups = (
+                _rows(range(start, min(start + ROWS_PER_GROUP, count)))
+                for start in range(0, count, ROWS_PER_GROUP)
+            )
+            files.append(write_file(table, _DAY, groups, staging))
         for day in range(day_number(_DAY) + 1, day_number(_DAY) + _DAYS):
             path = Path(table.name, f"dt={day_name(day)}", "unreadable.parquet")
             target = Path(staging, path)

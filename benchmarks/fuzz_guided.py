@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hashlib import sha1
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import atheris
 
@@ -16,10 +16,15 @@ from pipeline.mns import wire
 from schemas import contracts
 from tests.fuzz.targets import Target
 from transforms import (
+    avro_blocks,
+    avro_datum,
     decode_body,
+    decode_query,
+    decode_sends,
     decode_shapes,
     decode_times,
     send_log,
+    send_log_checks,
     send_log_columns,
     send_log_lines,
     validate,
@@ -29,8 +34,8 @@ _HANG_SECS: Final = 60
 _MAX_INPUT_BYTES: Final = 4096
 # Where branches are counted; what works on whole columns has none to speak of.
 _GUIDING: Final = (
-    decode_body, decode_shapes, decode_times, validate, contracts, wire, send_log, send_log_columns,
-    send_log_lines,
+    avro_blocks, avro_datum, contracts, decode_body, decode_query, decode_sends, decode_shapes, decode_times,
+    send_log, send_log_checks, send_log_columns, send_log_lines, validate, wire,
 )  # fmt: skip
 
 
@@ -41,14 +46,15 @@ class GuidedRun:
     batches, which costs a fraction of holding each by itself.
     """
 
-    def __init__(self, target: Target, inputs: int, corpus: Path) -> None:
+    def __init__(self, name: str, target: Target, inputs: int, corpus: Path) -> None:
+        self._name = name
         self._target = target
-        self._left = inputs
+        self._inputs = self._left = inputs
         self._corpus = corpus
         self._kept: list[tuple[bytes, Any]] = []
         self._counts: Counter[str] = Counter()
 
-    def fuzz(self, seed: int) -> None:
+    def fuzz(self, seed: int) -> NoReturn:
         """Run; ends the process, with exit code 0 when nothing was found."""
         for module in _GUIDING:
             for function in _functions(module):
@@ -66,6 +72,7 @@ class GuidedRun:
         ]
         atheris.Setup([sys.argv[0], *options, str(self._corpus)], self._take)
         atheris.Fuzz()
+        raise AssertionError("libFuzzer has returned")
 
     def _take(self, data: bytes) -> None:
         one = self._target.read(data)
@@ -75,6 +82,7 @@ class GuidedRun:
         if len(self._kept) == self._target.batch or not self._left:
             self._check()
         if not self._left:  # libFuzzer does not return
+            print(f"\n{self._name}: {self._inputs:,} inputs that libFuzzer chose; of these")
             for outcome, number in self._counts.most_common():
                 print(f"  {outcome:<32}{number:>14,}")
             print("reached: no findings", flush=True)

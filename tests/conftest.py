@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.emulator_process import EmulatorProcess, start_emulator_process
 
 TESTS = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for its groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share tests out between processes: those of a file together, or of a directory with servers of its own.
-
-    Engines, which mostly wait, come first; the simulation keeps every core busy, and comes last.
-    """
+    """Engines, which mostly wait, come first; the simulation keeps every core busy, and comes last."""
     items.sort(key=lambda item: {"engines": -1, "simulation": 1}.get(_group(item.path), 0))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Share the tests out between processes."""
+    return _ByServers(config, log)
+
+
+# pytest-xdist has no types.
+class _ByServers(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file together, or those of a directory that has servers of its own."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(TESTS.parent / nodeid.partition("::")[0])
 
 
 @cache

@@ -14,13 +14,13 @@ from tests.pubsub_emulator import pubsub
 __all__ = ["pubsub"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prism() -> Path:
     """Beam's Prism."""
     return fetch.prism()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def flink_emulator() -> Iterator[EmulatorProcess]:
     """The emulator whose account's keys the workers of the cluster have."""
     process = start_emulator_process()
@@ -28,7 +28,7 @@ def flink_emulator() -> Iterator[EmulatorProcess]:
     process.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def flink(
     tmp_path_factory: pytest.TempPathFactory, flink_emulator: EmulatorProcess
 ) -> Iterator[FlinkCluster]:

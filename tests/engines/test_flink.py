@@ -31,8 +31,10 @@ AT_ONCE_SECS = 5.0
 
 
 @pytest.fixture
-def stream(flink: FlinkCluster, flink_emulator: EmulatorProcess, tmp_path: Path) -> Stream:
-    """A streaming job of four tasks."""
+def stream(
+    flink: FlinkCluster, flink_emulator: EmulatorProcess, tmp_path: Path
+) -> Iterator[Stream]:
+    """A streaming job of four tasks; what a failed test leaves running is cancelled."""
     flags = [
         "--runner=FlinkRunner",
         f"--flink_master={flink.address}",
@@ -44,7 +46,10 @@ def stream(flink: FlinkCluster, flink_emulator: EmulatorProcess, tmp_path: Path)
         ),
         f"--join_patience_secs={PATIENCE_SECS}",
     ]
-    return Stream(flink_emulator, tmp_path, flags)
+    yield Stream(flink_emulator, tmp_path, flags)
+    for job in flink.ask("/jobs")["jobs"]:
+        if job["status"] not in {"CANCELED", "FAILED", "FINISHED"}:
+            flink.ask(f"/jobs/{job['id']}?mode=cancel", "PATCH")
 
 
 @pytest.fixture

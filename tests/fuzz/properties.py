@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import process_time
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -84,12 +84,8 @@ def discreet_logs() -> Iterator[None]:
 
 
 def glance_at_message(message: Message) -> None:
-    """Decode one message by the careful way, which alone has branches to speak of."""
-    with suppress(UnusableError):
-        if message.message_type == QUERY_MESSAGE_TYPE:
-            decode_answer(message.body)
-        else:
-            decode_body(message.message_type, message.body)
+    """Decode and validate one message by the careful way, which alone has branches to speak of."""
+    _decode_alone(message, "M0")
 
 
 def check_messages(messages: Sequence[Message]) -> Counter[str]:

@@ -10,6 +10,9 @@ them share. After every round and at the end, ``simulate.py`` compares what beca
 books (``books.py``) of what it enqueued and logged itself; what the tables must hold is worked out by
 ``tests/job/oracle.py``, in plain Python.
 
+A seed kills at operations that it draws. The moments that have a name (``crash_points.py``) are covered one
+by one by ``test_crash_points.py``, and ``test_simulation.py`` sees that a job broken on purpose is caught.
+
 What a seed does not decide: how threads and sockets interleave, and how long the machine takes. So a failing
 seed fails again nearly always, but not with certainty; run it a few times.
 """

@@ -35,10 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed += 1
             print(f"FAILED {outcome}", flush=True)  # noqa: T201
         if number % _SEEDS_PER_LINE == 0 or number == len(seeds):
-            words = ", ".join(f"{count:,} {name}" for name, count in sorted(sums.items()))
             secs = time.monotonic() - began
-            verdict = f"{failed} seeds failed" if failed else "0 messages missing, 0 counted twice"
-            print(f"{secs:,.0f} s: {verdict}; {words}", flush=True)  # noqa: T201
+            print(f"{secs:,.0f} s: {number:,} seeds, {failed} failed", flush=True)  # noqa: T201
+    for name, count in sorted(sums.items()):
+        print(f"{count:>12,} {name}")  # noqa: T201
+    print(f"MISSED: {failed} seeds" if failed else "reached: 0 missing, 0 doubled")  # noqa: T201
     return 1 if failed else 0
 
 

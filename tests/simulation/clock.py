@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import urllib.request
@@ -31,7 +32,12 @@ class SharedClock:
         return datetime.now(timezone.utc) + timedelta(milliseconds=self._passed_ms())
 
     def advance(self, secs: float) -> None:
-        """Let time pass at once, for everybody."""
+        """Let time pass at once, for everybody; of processes that do so at a time, one after the other."""
+        with open(self.path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._advance(secs)
+
+    def _advance(self, secs: float) -> None:
         body = json.dumps({"advance_secs": secs}).encode()
         request = urllib.request.Request(  # noqa: S310 - our own server
             f"{self.emulator}/emulator/clock", body, method="POST"

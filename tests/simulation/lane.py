@@ -24,7 +24,7 @@ from tests.emulator_process import EmulatorProcess, start_emulator_process
 from tests.simulation.bodies import REPLIES, REPORTS, Draft
 from tests.simulation.books import Books, Enqueued
 from tests.simulation.clock import SharedClock, shared_clock
-from tests.simulation.mishaps import Rule
+from tests.simulation.mishaps import Rule, name_of
 from tests.simulation.task import Task
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ class Lane:
         injected: Counter[str] = Counter()
         told = self._admin("GET", "faults")
         for rule, counts in zip(told["plan"]["rules"], told["counts"], strict=True):
-            injected[rule["fault"]] += counts["injected"]
+            injected[name_of(rule)] += counts["injected"]
         self._admin("DELETE", "faults")
         return injected
 
@@ -114,7 +114,7 @@ class Lane:
         }
 
     def run(self, task: Task) -> int:
-        """Run the job; returns its exit code, negative for a signal."""
+        """Run the job until all its processes are gone; returns its exit code, negative for a signal."""
         assert self._launcher.stdin is not None
         self._launcher.stdin.write(f"{task.to_json()}\n")
         self._launcher.stdin.flush()

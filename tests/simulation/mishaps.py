@@ -20,12 +20,14 @@ _STOPPING: Final = frozenset(
 # Which operations a job is killed at, and how many of them there are in a run, more or less: every phase
 # of a run has its share of the kills, whether it takes many operations or few.
 _PHASES: Final = (
-    ("", 180),
+    ("", 160),
     ("(send|answered)", 12),
     ("fsync", 20),
     ("rename", 8),
-    ("sql (INSERT|UPDATE|DELETE|COMMIT)", 20),
+    ("sql (INSERT|UPDATE|DELETE|COMMIT)", 16),
 )
+# As many draws of each kind as show all that it can be.
+_MANY: Final = 500
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,20 @@ class Interruption:
     after_secs: float | None = None
 
 
+def name_of(rule: Rule) -> str:
+    """Name a fault: its kind, its code if it has one, and whether it is the token service's."""
+    words = [rule["fault"], rule.get("code")]
+    if rule.get("operations") == ["token"]:
+        words.append("of tokens")
+    return " ".join(filter(None, words))
+
+
+def fault_names() -> frozenset[str]:
+    """Name every fault that may be chosen."""
+    random = Random(0)  # noqa: S311 - a simulation
+    return frozenset(name_of(choose(random)) for choose in _KINDS for _ in range(_MANY))
+
+
 def may_stop_the_job(faults: Sequence[Rule]) -> bool:
     """Whether the job may rightly end with exit code 2 under these faults."""
     return any(rule["fault"] in _STOPPING for rule in faults)
@@ -58,14 +74,14 @@ def interruption(random: Random) -> Interruption | None:
     """Choose what happens to a run, if anything does."""
     draw = random.random()
     pattern, most = random.choice(_PHASES)
-    if draw < 0.56:
+    if draw < 0.68:
         return Interruption("kill", pattern, random.randrange(most) + 1)
-    if draw < 0.64:
+    if draw < 0.78:
         return Interruption("kill", nth=0, after_secs=random.uniform(0.1, 1.0))
-    if draw < 0.72:
-        action: Action = "insist" if random.random() < 0.2 else "terminate"
+    if draw < 0.87:
+        action: Action = "insist" if random.random() < 0.3 else "terminate"
         return Interruption(action, pattern, random.randrange(most) + 1)
-    if draw < 0.86:
+    if draw < 0.96:
         # Just before a lease ends, after it, after a token's life.
         jump_secs = random.choice((29.9, 45.0, 700.0, 3_000.0))
         return Interruption("jump", "(send|answered)", random.randrange(12) + 1, jump_secs)
@@ -74,7 +90,7 @@ def interruption(random: Random) -> Interruption | None:
 
 def faults(random: Random) -> Sequence[Rule]:
     """Choose what the queues do wrong during a run."""
-    if random.random() < 0.35:
+    if random.random() < 0.25:
         return []
     return [random.choice(_KINDS)(random) for _ in range(random.choice((1, 2, 3)))]
 
@@ -99,14 +115,27 @@ def _slow(random: Random) -> Rule:
 
 def _forbidden(random: Random) -> Rule:
     code = random.choice(
-        ("AccessDenied", "AccessDeniedByRamPolicy", "InvalidAccessKeyId", "SecurityTokenExpired")
-    )
+        (
+            "AccessDenied", "AccessDeniedByRamPolicy", "InvalidAccessKeyId", "InvalidSecurityToken",
+            "SecurityTokenExpired", "SignatureDoesNotMatch",
+        )
+    )  # fmt: skip
     return {"fault": "forbidden", "code": code, **_requests(random), **_some(random)}
 
 
 def _token_service(random: Random) -> Rule:
-    fault = random.choice(("unavailable", "throttling", "refusal", "reset_before", "reset_after"))
-    return {"fault": fault, "operations": ["token"], "times": random.choice((1, 2))}
+    fault = random.choice(
+        (
+            "unavailable", "throttling", "refusal", "reset_before", "reset_after", "forbidden", "forbidden",
+            "forbidden",
+        )
+    )  # fmt: skip
+    code = {}
+    if fault == "forbidden":
+        kinds = ("Forbidden.RAM", "InvalidAccessKeyId.NotFound", "InvalidAccessKeyId.Inactive")
+        code = {"code": random.choice((*kinds, "SignatureDoesNotMatch"))}
+    times = random.choice((1, 2))
+    return {"fault": fault, **code, "operations": ["token"], "times": times}
 
 
 def _token(random: Random) -> Rule:
@@ -139,8 +168,8 @@ def _delete(random: Random) -> Rule:
 
 
 _KINDS: Final[Sequence[Callable[[Random], Rule]]] = (
-    _service, _service, _garbage, _slow, _forbidden, _token_service, _token, _skew, _receive,
-    _receive, _expiry, _expiry, _delete, _delete,
+    _service, _service, _garbage, _slow, _forbidden, _forbidden, _token_service, _token_service, _token,
+    _skew, _receive, _receive, _expiry, _delete, _delete,
 )  # fmt: skip
 
 
@@ -153,7 +182,7 @@ def _requests(random: Random) -> Rule:
 def _some(random: Random) -> Rule:
     """A few of the requests: each fault costs a pause of real time."""
     return {
-        "share": random.choice((0.3, 1.0)),
-        "skip": random.choice((0, 0, 1, 3)),
+        "share": random.choice((0.5, 1.0)),
+        "skip": random.choice((0, 0, 1, 2)),
         "times": random.choice((1, 2, 4)),
     }

@@ -4,7 +4,7 @@ An operation is a line of text: ``open PATH`` (to write), ``mkdir PATH``, ``fsyn
 ``remove PATH``, ``rmtree PATH``, ``connect HOST``, ``sql STATEMENT``, ``send METHOD TARGET`` and ``answered
 STATUS METHOD TARGET``. Each is seen just before it is carried out, the last one just after. Most come
 from the interpreter's own audit events and from SQLite's trace; fsync and HTTP are wrapped, and behave as
-they did.
+they did. With two landing processes, each of them sees and counts its own.
 """
 
 from __future__ import annotations
@@ -119,14 +119,14 @@ class Interrupter:
         number = 0
         if wanted is not None and self._pattern.match(operation):
             number = next(self._numbers)
-        os.write(self._log, f"{number} {operation}\n".encode())
+        self._note(f"{number} {operation}")
         if wanted is None or not 0 < wanted.nth <= number:
             return
         if wanted.action == "insist":
             os.kill(os.getpid(), signal.SIGINT)
         if number > wanted.nth:
             return
-        os.write(self._log, f"-- {wanted.action}\n".encode())
+        self._note(f"-- {wanted.action}")
         if wanted.action == "jump":
             self._jump(wanted.jump_secs)
         elif wanted.action == "terminate":
@@ -136,3 +136,6 @@ class Interrupter:
                 assert descriptor is not None, f"{operation} has no file at hand"
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _note(self, what: str) -> None:
+        os.write(self._log, f"[{os.getpid()}] {what}\n".encode())

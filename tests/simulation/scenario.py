@@ -17,6 +17,7 @@ from tests.simulation.mishaps import Interruption, Rule
 Command: TypeAlias = Literal["run", "follow", "backfill"]
 
 VISIBILITY_SECS: Final = 30
+TWO_PROCESSES: Final = "--landing_processes=2"
 _DAY_SECS: Final = 86_400
 _LONGEST_RETENTION_SECS: Final = 7 * _DAY_SECS
 _PATIENCES_SECS: Final = (0, 3_600, _DAY_SECS, 3 * _DAY_SECS)
@@ -124,7 +125,7 @@ def scenario(seed: int, begin: datetime) -> Scenario:
 
 def _jumps(random: Random, patience_secs: int, *, forgets: bool) -> Iterator[float]:
     """How much time passes after each round; the last one lets every lease end."""
-    rounds = random.choice((1, 2, 2, 3, 4))
+    rounds = random.choice((1, 1, 2, 2, 3))
     # Messages may be enqueued in any round, and unless the queues are to forget, none may expire.
     left = 99 * _DAY_SECS if forgets else _LONGEST_RETENTION_SECS - _DAY_SECS
     for number in range(rounds):
@@ -153,6 +154,7 @@ def _clear_of_deadlines(
 def _flags(random: Random, patience_secs: int) -> Sequence[str]:
     fetchers = random.choice((1, 1, 2))
     return (
+        *([TWO_PROCESSES] if random.random() < 0.15 else []),
         f"--join_patience_secs={patience_secs}",
         f"--mns_fetchers={fetchers}",
         f"--mns_ack_threads={random.choice((1, 2))}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from datetime import datetime, timedelta
@@ -13,7 +14,14 @@ from tests.simulation import mishaps
 from tests.simulation.books import Archived, Books, LedgerOpenError, require_equal
 from tests.simulation.lane import Lane
 from tests.simulation.mishaps import Interruption
-from tests.simulation.scenario import VISIBILITY_SECS, Round, Scenario, begins_at, scenario
+from tests.simulation.scenario import (
+    TWO_PROCESSES,
+    VISIBILITY_SECS,
+    Round,
+    Scenario,
+    begins_at,
+    scenario,
+)
 from tests.simulation.task import Task
 
 _DONE: Final = 0
@@ -21,6 +29,9 @@ _OPERATOR: Final = 2
 _KILLED: Final = -9
 _TERMINATED: Final = -15
 _STOPPED_BY_HAND: Final = 130
+# What the processes of a run say in its log of mishaps that they bring about, and of their archive files.
+_DONE_TO: Final = re.compile(rb"^\[\d+\] -- (\w+)$", re.MULTILINE)
+_ARCHIVED_BY: Final = re.compile(rb"^\[(\d+)\] \d+ rename \S+\.avro\.", re.MULTILINE)
 
 
 # What seeds have gone through, in numbers that add up; see :meth:`Simulation.figures`.
@@ -42,7 +53,7 @@ class Simulation:
         self._log.touch()
         self._exits: Counter[int] = Counter()
         self._faults: Counter[str] = Counter()
-        self._backfills = 0
+        self._events: Counter[str] = Counter()
 
     def figures(self) -> Figures:
         """Live through the scenario and close the ledger.
@@ -66,10 +77,10 @@ class Simulation:
                 "killed": self._exits[_KILLED],
                 "stopped by hand": self._exits[_STOPPED_BY_HAND],
                 "stopped with a sentence": self._exits[_OPERATOR],
+                **self._events,
                 "archived copies of redelivered messages": archived.redelivered,
                 "archived more than once": archived.copies - len(archived.messages),
                 "forgotten by their queue": len(self._books.forgotten),
-                "backfills": self._backfills,
             }
         ) + Counter({f"fault {kind}": count for kind, count in self._faults.items()})
 
@@ -90,7 +101,6 @@ class Simulation:
     def _run(self, each: Round) -> int:
         # Without an archive, which a job killed early has not made, a backfill is refused.
         if each.command == "backfill" and (self._root / "archive").is_dir():
-            self._backfills += 1
             return self._job("backfill", each.interruption)
         mode = "--follow" if each.command == "follow" else "--until-empty"
         return self._job(mode, each.interruption, each.stopped_after_secs)
@@ -132,13 +142,34 @@ class Simulation:
         )
         exit_code = lane.run(task)
         self._exits[exit_code] += 1
+        self._note_events(mode, exit_code, Path(task.log).read_bytes())
         return exit_code
+
+    def _note_events(self, mode: str, exit_code: int, log: bytes) -> None:
+        """Count what a run has gone through; what was meant to happen to it need not have."""
+        done = Counter(action.decode() for action in _DONE_TO.findall(log))
+        # A run that follows its queues ends cleanly only when it is asked to.
+        is_stopped = mode == "--follow" and exit_code in {_DONE, _TERMINATED}
+        self._events += Counter(
+            {
+                "backfills": mode == "backfill",
+                "stopped by SIGTERM": done["terminate"] > 0 or is_stopped,
+                "jumps of the clock during a run": done["jump"],
+                "landing processes killed": (done["kill"] + done["halve"]) * (exit_code != _KILLED),
+                "runs to which two landing processes contributed": (
+                    len(set(_ARCHIVED_BY.findall(log))) > 1
+                ),
+            }
+        )
 
     def _require_exit(self, each: Round, exit_code: int) -> None:
         action = each.interruption.action if each.interruption else None
         allowed = {_DONE}
         if action in {"kill", "halve"}:
             allowed.add(_KILLED)
+            if TWO_PROCESSES in self._given.flags:
+                # It was the other one.
+                allowed.add(_OPERATOR)
         if action == "terminate" or each.stopped_after_secs:
             # Before the job listens for it, or after.
             allowed.add(_TERMINATED)
@@ -178,7 +209,6 @@ class Simulation:
     def _recompute(self) -> None:
         """Backfill everything: the same tables, out of archive and send log alone."""
         as_of = self._lane.clock()
-        self._backfills += 1
         exit_code = self._job("backfill")
         if exit_code != _DONE:
             raise LedgerOpenError(f"the backfill ended with exit code {exit_code}")

@@ -11,11 +11,18 @@ import pytest
 from tests.simulation.crash_points import CRASH_POINTS, scenario_of
 from tests.simulation.lane import Lane
 from tests.simulation.many import simulate_many
+from tests.simulation.mishaps import fault_names
 from tests.simulation.simulate import Simulation
 
 pytestmark = pytest.mark.integration
 
 _SEEDS = range(200)
+_EVENTS = (
+    "archived copies of redelivered messages", "archived more than once", "backfills",
+    "forgotten by their queue", "jumps of the clock during a run",
+    "runs to which two landing processes contributed", "stopped by SIGTERM", "stopped by hand",
+    "stopped with a sentence",
+)  # fmt: skip
 
 
 @pytest.mark.timeout(900)
@@ -32,6 +39,8 @@ def test_the_ledger_of_every_seed_closes() -> None:
     assert sums["seeds"] == len(_SEEDS)
     # Seeds that nothing happens to prove nothing.
     assert sums["killed"] >= 200
+    assert [name for name in _EVENTS if not sums[name]] == []
+    assert [name for name in sorted(fault_names()) if not sums[f"fault {name}"]] == []
     assert sum(count for name, count in sums.items() if name.startswith("fault ")) >= 200
 
 
