@@ -50,7 +50,7 @@ setup(
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.8,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
             "mypy>=1.16,<3",

@@ -140,7 +140,7 @@ class SendLogTopic:
             raise OSError(f"not all sends were published to {self._topic}: {reason}")
 
     def close(self) -> None:
-        """Let go of the connection; nothing is waiting to be published."""
+        """Let go of the connection."""
         self._publisher.stop()
         self._publisher.transport.close()
 

@@ -55,8 +55,8 @@ def forget_stop() -> None:
 def given_up_to_stop() -> Iterator[None]:
     """Give up what runs in the context once a request to stop has waited for it long enough.
 
-    It may be left anywhere, so it must not matter to anybody until the context has ended. For the main
-    thread, within :func:`stopping_on_signals`; elsewhere nothing is given up.
+    It may be left anywhere, so it must not matter to anybody until the context has ended. Only for the main
+    thread, in which signals are handled, and within :func:`stopping_on_signals`.
 
     Raises:
         GivenUpError: the request has waited long enough, perhaps before the context was entered.
@@ -112,8 +112,10 @@ def stopping_on_signals(line: bytes, patience_secs: float | None = None) -> Iter
     try:
         yield
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, before[number])
+        # Now nobody can start the timer any more.
         if signal.getsignal(signal.SIGALRM) is give_up:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before[signal.SIGALRM])
         _Stopping.has_waited = False
-        for number, handler in before.items():
-            signal.signal(number, handler)

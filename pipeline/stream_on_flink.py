@@ -148,9 +148,10 @@ class FlinkJob:
     def _tell(self, status: JobStatus) -> None:
         if status.restarts > self._restarts:
             self._restarts = status.restarts
-            self._say(
-                f"flink: restarted ({status.restarts}): {_reason(self._flink.failure(self._job_id))}"
-            )
+            # Flink tells of failures a few seconds late, and of restarts later still, but not always.
+            text = self._flink.failure(self._job_id)
+            reason = _reason(text) if text else "see Flink's own pages for the reason"
+            self._say(f"flink: restarted ({status.restarts}): {reason}")
         last = status.last_checkpoint
         checkpoint = "no checkpoint yet"
         if last is not None:

@@ -40,7 +40,7 @@ class FailureLimit:
             raise ValueError("--failed_share_window_messages must be at least 1")
 
     def shared_by(self, readers: int) -> FailureLimit:
-        """Return what each of several readers of the same queues may let pass: together as much as this.
+        """Return what each of several readers of the same queues may let pass: about this much together.
 
         They share a queue's messages about evenly, and none sees what the others see.
         """

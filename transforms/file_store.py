@@ -27,7 +27,8 @@ _EXTRAS: Final[Mapping[str, str]] = {"s3": "aws", "gs": "gcp", "azfs": "azure"}
 # What is written below a directory lies in <name>/<key>=<day>/, and has such a name until it is complete; the
 # archive's had no second id before 0.2. A probe lies in the directory itself.
 _DAY_NAME: Final = re.compile(r"\w+=\d{4}-\d\d-\d\d")
-_UNFINISHED: Final = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp|\..+-[0-9a-f]{32}\.avro\.tmp")
+_PROBE: Final = re.compile(r"\.[0-9a-f]{32}\.tmp")
+_UNFINISHED: Final = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|\..+-[0-9a-f]{32}\.avro\.tmp")
 # A writer that is still at work has taken less.
 _WRITERS_PATIENCE_SECS: Final = 24 * 3600.0
 _TIDY_EVERY_SECS: Final = 24 * 3600.0
@@ -181,7 +182,7 @@ def unfinished_files(directory: str) -> list[str]:
 
 def _unfinished_files(directory: str) -> Iterator[str]:
     for above in _entries(directory):
-        if _UNFINISHED.fullmatch(above.name):
+        if _PROBE.fullmatch(above.name):
             yield above.path
             continue
         for day in _entries(above.path):

@@ -33,6 +33,8 @@ def rows_of(table: Table, packed: bytes) -> pa.Table:
     rows = unpack_rows(packed)
     try:
         return _fitted(table, rows, table.schema)
+    except MemoryError:
+        raise
     except (pa.ArrowException, ValueError):
         wrong = [field.name for field in table.schema if not _fits(table, rows, field)]
     raise OutputError(
