@@ -209,7 +209,7 @@ def test_what_cannot_be_deleted_stays_and_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     day = tmp_path / "inbound_sms" / "dt=2026-11-01"
-    left = [day / f".{digit * 32}.tmp" for digit in "12"]
+    left = [day / f".x.{digit * 32}.tmp" for digit in "12"]
     for path in left:
         path.mkdir(parents=True)  # whoever is root may delete every file
         _age(path, hours=25)
