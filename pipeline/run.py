@@ -21,7 +21,7 @@ from pipeline.errors import OutputError, SmsReceiptsError, UnusableMessagesError
 from pipeline.health import Health, RunCounts, Snapshot
 from pipeline.landing import Landed, Landing
 from pipeline.landing_processes import LandingProcesses
-from pipeline.memory import give_memory_back
+from pipeline.memory import give_memory_back, keep_large_blocks_apart
 from pipeline.metrics import served
 from pipeline.mns.settings import Until
 from pipeline.offers import take_offers
@@ -55,6 +55,8 @@ def run(
     Raises:
         OperatorError: only the operator can help; what was archived stays archived.
     """
+    if options.follow:
+        keep_large_blocks_apart()
     with (
         # From the same moment: what is read has as long to come to an end as what is processed.
         stopping_on_signals(_STOPPING, options.mns.stop_secs),
