@@ -75,6 +75,7 @@ def test_no_message_is_missing_or_doubled_whatever_is_killed_and_restarted(
 
         flink.kill_task_manager(2)
         flink.start_task_manager(2)
+        streaming.wait_for(r"flink: restarted \([2-9]\)", 60)
         # None completes before the tasks that were there run again.
         _wait_for_checkpoints(flink, job_id, 3)
         # From here on nobody's patience is waited for.
