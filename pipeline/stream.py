@@ -55,7 +55,7 @@ def stream(
         joining=options.joining,
         clock=clock,
     )
-    streaming_graph(pipeline, _inboxes(options), streaming, _sinks(options.sinks))
+    streaming_graph(pipeline, _inboxes(options), streaming, _sinks(options.sinks, clock))
     if options.engine is Engine.PRISM:
         return run_on_prism(pipeline, run_id, clock, say)
     if options.engine is Engine.FLINK:
@@ -129,12 +129,14 @@ def _inboxes(options: StreamOptions) -> list[InboxSpec]:
     return inboxes
 
 
-def _sinks(settings: SinkSettings) -> dict[str, beam.PTransform[Rows, Any]]:
+def _sinks(
+    settings: SinkSettings, clock: Callable[[], datetime]
+) -> dict[str, beam.PTransform[Rows, Any]]:
     sinks: dict[str, beam.PTransform[Rows, Any]] = {}
     if settings.parquet:
-        sinks["WriteParquet"] = WriteParquet(settings.parquet, settings.file_secs)
+        sinks["WriteParquet"] = WriteParquet(settings.parquet, settings.file_secs, clock)
     if settings.avro:
-        sinks["WriteAvro"] = WriteAvro(settings.avro, settings.file_secs)
+        sinks["WriteAvro"] = WriteAvro(settings.avro, settings.file_secs, clock)
     if settings.topics:
         sinks["WriteToTopics"] = WriteToTopics(Topics(settings.topics))
     if settings.bigquery:
